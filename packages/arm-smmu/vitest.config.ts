@@ -1,0 +1,3 @@
+import { project } from '../../scripts/vitest-preset.ts';
+
+export default project('arm-smmu');

@@ -1,0 +1,15 @@
+/**
+ * `@iommu-ts/iommu-pages`: emulated physical memory, and the allocator of I/O page-table pages after Linux's `iommu-pages`.
+ * @packageDocumentation
+ */
+export { PhysicalMemory } from './physical-memory.ts';
+export type { MmioHandler, MmioRange } from './physical-memory.ts';
+export { CHUNK_PFNS } from './ram-range.ts';
+export type { RamOptions, RamRange, WasmMemory } from './ram-range.ts';
+export { ArenaSource } from './page-source.ts';
+export type { ArenaEvent, PageSource } from './page-source.ts';
+export { BuddySource } from './buddy.ts';
+export type { BuddyRange } from './buddy.ts';
+export { IommuPages, NO_PAGE, NUMA_NO_NODE } from './iommu-pages.ts';
+export type { IommuPagesOptions } from './iommu-pages.ts';
+export { IommuPagesList } from './pages-list.ts';
