@@ -61,11 +61,15 @@ export const decode = <L extends Layout>(layout: L, value: bigint): FieldValues<
   ) as unknown as FieldValues<L>;
 
 /** The value whose fields are `fields`; what is not named is zero. Bits that do not fit are dropped. */
-export const encode = <L extends Layout>(layout: L, fields: Partial<Record<keyof L, bigint | number | boolean>>): bigint => {
+export const encode = <L extends Layout>(
+  layout: L,
+  fields: Partial<Record<keyof L, bigint | number | boolean>>,
+): bigint => {
   let value = 0n;
   for (const [name, part] of Object.entries(fields)) {
     const field = layout[name];
-    if (field !== undefined && part !== undefined) value = insert(value, field, BigInt(part as bigint | number | boolean));
+    if (field !== undefined && part !== undefined)
+      value = insert(value, field, BigInt(part as bigint | number | boolean));
   }
   return value;
 };

@@ -27,7 +27,7 @@ class Zone {
     this.#next = new Int32Array(count);
     this.#prev = new Int32Array(count);
     this.#order = new Uint8Array(count).fill(BUSY);
-    for (let at = count; at > 0; ) {
+    for (let at = count; at > 0;) {
       // Cut from the top so that the lists end up with the lowest addresses first.
       let order = 0;
       while (order < MAX_ORDER && (basePfn + at) % 2 ** (order + 1) === 0 && at >= 2 ** (order + 1)) order++;

@@ -86,7 +86,7 @@ export class IommuPages {
    * re-initialised before it is used again ({@link IommuPagesList.init}).
    */
   putPagesList(list: IommuPagesList): void {
-    for (let desc = list.head; desc !== NO_DESC; ) {
+    for (let desc = list.head; desc !== NO_DESC;) {
       const next = this.#pool.next(desc);
       this.#pool.setOnList(desc, false);
       this.#freeDesc(desc);
@@ -180,6 +180,7 @@ export class IommuPages {
   }
 
   #checkList(list: IommuPagesList): void {
-    if (list.stale) throw new IommuError('EINVAL', 'the list was put or spliced away: init() it before it is used again');
+    if (list.stale)
+      throw new IommuError('EINVAL', 'the list was put or spliced away: init() it before it is used again');
   }
 }

@@ -139,17 +139,17 @@ export class PhysicalMemory {
       this.busError = false;
       return this.view[this.index + ((lo & 0xfff) >>> 2)]!;
     }
-    return this.#slowLoad(hi, lo, 4), this.lo;
+    return (this.#slowLoad(hi, lo, 4), this.lo);
   }
 
   /** 16 bits at `hi:lo`, unsigned; see {@link load32}. */
   load16(hi: number, lo: number): number {
-    return this.#slowLoad(hi, lo, 2), this.lo;
+    return (this.#slowLoad(hi, lo, 2), this.lo);
   }
 
   /** 8 bits at `hi:lo`, unsigned; see {@link load32}. */
   load8(hi: number, lo: number): number {
-    return this.#slowLoad(hi, lo, 1), this.lo;
+    return (this.#slowLoad(hi, lo, 1), this.lo);
   }
 
   /** 64 bits at `hi:lo` into {@link hi} and {@link lo}; false (and zero, and {@link busError}) when nothing answers. */
@@ -206,7 +206,7 @@ export class PhysicalMemory {
 
   /** Sets `size` bytes (whole pages) at page `pfn` to zero. Used by the allocator; ignores what is not RAM. */
   zeroPages(pfn: number, size: number): void {
-    for (let done = 0; done < size; ) {
+    for (let done = 0; done < size;) {
       const page = pfn + done / 4096;
       const range = this.rangeOf(page);
       if (range === null) return;
@@ -318,14 +318,16 @@ export class PhysicalMemory {
   #copy(hi: number, lo: number, bytes: Uint8Array, offset: number, length: number, write: boolean): boolean {
     let pfn = (hi >>> 0) * 0x10_0000 + (lo >>> 12);
     let inPage = lo & 0xfff;
-    for (let done = 0; done < length; ) {
+    for (let done = 0; done < length;) {
       const range = this.rangeOf(pfn);
       if (range === null) return false;
       const last = range.flat ? range.endPfn : Math.min(range.endPfn, (Math.floor(pfn / CHUNK_PFNS) + 1) * CHUNK_PFNS);
       const step = Math.min(length - done, (last - pfn) * 4096 - inPage);
       this.locate(pfn, write);
       const at = this.index * 4 + inPage;
-      const ram = range.flat ? range.bytes : new Uint8Array(this.view.buffer, this.view.byteOffset, this.view.byteLength);
+      const ram = range.flat
+        ? range.bytes
+        : new Uint8Array(this.view.buffer, this.view.byteOffset, this.view.byteLength);
       if (step <= 32) {
         if (write) for (let i = 0; i < step; i++) ram[at + i] = bytes[offset + done + i]!;
         else for (let i = 0; i < step; i++) bytes[offset + done + i] = ram[at + i]!;

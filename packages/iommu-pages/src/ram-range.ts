@@ -83,9 +83,7 @@ const wasmMemory = (size: number, shared: boolean): WasmMemory | null => {
   const pages = Math.ceil(size / 65536);
   if (wasm === undefined || pages > 65536) return null;
   try {
-    return new wasm.Memory(
-      shared ? { initial: pages, maximum: pages, shared } : { initial: pages, maximum: pages },
-    );
+    return new wasm.Memory(shared ? { initial: pages, maximum: pages, shared } : { initial: pages, maximum: pages });
   } catch {
     return null; // a plain buffer serves as well, only without the SIMD fill
   }

@@ -1,0 +1,40 @@
+/**
+ * `@iommu-ts/iommu-core`: what five IOMMUs share. Bus and transactions, domains and their invalidation, IOTLB, queues in
+ * memory, register files, IOVA and id allocators, faults, the virtual clock.
+ * @packageDocumentation
+ */
+export { VirtualClock } from './clock.ts';
+export type { Timer } from './clock.ts';
+export { ACCESS, NO_PASID, TRANSLATE_OK } from './transaction.ts';
+export type { Translator } from './transaction.ts';
+export type { MmioPort } from './mmio.ts';
+export { RegisterFile } from './register-file.ts';
+export type { RegisterAccess, RegisterHooks, RegisterMap, RegisterSpec } from './register-file.ts';
+export { Iotlb } from './iotlb.ts';
+export type { IotlbMode, IotlbOptions } from './iotlb.ts';
+export type { FaultEvent, FaultKind } from './fault.ts';
+export { IdAllocator } from './ids.ts';
+export { touchesReserved } from './reserved-region.ts';
+export type { ReservedRegion, ReservedRegionType } from './reserved-region.ts';
+export { IovaAllocator } from './iova-allocator.ts';
+export { RingQueue } from './ring-queue.ts';
+export { FLUSH_QUEUE_DEFAULTS, FlushQueue } from './flush-queue.ts';
+export type { FlushQueueOptions } from './flush-queue.ts';
+export { PagingDomain } from './domain.ts';
+export type { Domain, DomainMode, DomainType, PagingDomainOps, PagingDomainOptions, PlainDomain } from './domain.ts';
+export { Bus, DMA_BUS_ERROR, DmaDevice } from './bus.ts';
+export type { DmaResult } from './bus.ts';
+export { createMachine } from './machine.ts';
+export type { Machine } from './machine.ts';
+export type {
+  CreateDomainOptions,
+  DeviceConfig,
+  DriverHarness,
+  DriverInfo,
+  FormatVariant,
+  HardwareStats,
+  IommuDriver,
+  IommuHardware,
+  IommuSystem,
+  SystemOptions,
+} from './driver.ts';
