@@ -55,7 +55,7 @@ export class Bus {
     while (this.done < length) {
       const step = Math.min(length - this.done, 4096 - (lo & 0xfff));
       this.translations++;
-      const status = translator.translate(requester, pasid, hi, lo, access);
+      const status = translator.translate(requester, pasid, hi, lo, access, step);
       if (status !== TRANSLATE_OK) {
         this.refused++;
         return status;

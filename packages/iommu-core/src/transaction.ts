@@ -20,10 +20,11 @@ export interface Translator {
    * @param iovaHi high word of the IOVA (int32 or uint32)
    * @param iovaLo low word
    * @param access {@link ACCESS} bits
+   * @param length bytes from `iova` on (default 1), for architectures that protect parts of a page (DART sub-pages)
    * @returns {@link TRANSLATE_OK}, or the architected fault code (VT-d fault reason, AMD event code, SMMUv3 event id, DART
    *   error code bits, RISC-V cause; -1 when the architecture refuses without a code). The fault has been recorded then.
    */
-  translate(requester: number, pasid: number, iovaHi: number, iovaLo: number, access: number): number;
+  translate(requester: number, pasid: number, iovaHi: number, iovaLo: number, access: number, length?: number): number;
   /** After success: the physical address, as int32 words. */
   readonly outHi: number;
   readonly outLo: number;
