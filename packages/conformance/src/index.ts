@@ -18,3 +18,7 @@ export type {
   VectorReport,
   VectorScenario,
 } from './vectors.ts';
+export { readCore } from './elf-core.ts';
+export { Random } from './random.ts';
+export { SNAPSHOT_FORMAT, playSnapshot, readSnapshot } from './snapshot.ts';
+export type { Snapshot, SnapshotDevice, SnapshotDeviceResult, SnapshotMapping, SnapshotParts } from './snapshot.ts';

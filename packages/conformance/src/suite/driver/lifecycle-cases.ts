@@ -1,0 +1,126 @@
+/** Ids, errors of the API, and giving everything back. */
+import { IommuError, hex } from '@iommu-ts/bits';
+import type { PagingDomain } from '@iommu-ts/iommu-core';
+import { expect } from 'vitest';
+import { DEVICE, OTHER, Rig, RW } from './rig.ts';
+import type { DriverCase } from './rig.ts';
+
+/** No architecture has more domain ids. */
+const MAX_IDS = 70_000;
+
+/** The `code` of what `run` throws. */
+const codeOf = (run: () => void): string => {
+  try {
+    run();
+  } catch (error) {
+    return error instanceof IommuError ? error.code : String(error);
+  }
+  return 'nothing thrown';
+};
+
+export const lifecycleCases: readonly DriverCase[] = [
+  {
+    name: 'info',
+    run(harness) {
+      const rig = new Rig(harness);
+      const { info } = rig;
+      expect(info.name).toBe(harness.name);
+      expect(info.format).not.toBe('');
+      expect((info.pageSizes >> BigInt(info.granuleLg2)) & 1n, 'the granule is a page size').toBe(1n);
+      expect(info.pageSizes & ((1n << BigInt(info.granuleLg2)) - 1n), 'no smaller page size').toBe(0n);
+      expect(info.apertureFirst < info.apertureLast).toBe(true);
+      expect(info.requesters).toBeGreaterThan(4);
+      for (const r of rig.driver.reservedRegions()) expect(r.start <= r.last && r.doc !== '', hex(r.start)).toBe(true);
+      expect(harness.formats.length).toBeGreaterThan(0);
+    },
+  },
+  {
+    name: 'errors',
+    run(harness) {
+      const rig = new Rig(harness);
+      const domain = rig.attached(DEVICE);
+      const { apertureLast, oas, requesters } = rig.info;
+      const taken = rig.info.rules === 'generic_pt' ? 'EADDRINUSE' : 'EEXIST';
+      domain.map(rig.iova(0), rig.pa(0), rig.granule, RW);
+      expect(codeOf(() => domain.map(rig.iova(0), rig.pa(1), rig.granule, RW))).toBe(taken);
+      expect(codeOf(() => domain.map(rig.iova(1), rig.pa(1), rig.granule, 0))).toBe('EINVAL');
+      expect(['ENXIO', 'EINVAL']).toContain(codeOf(() => domain.map(rig.iova(1) + 8n, rig.pa(1), rig.granule, RW)));
+      if (apertureLast < 0xffff_ffff_ffff_ffffn) {
+        expect(['ERANGE', 'ENOMEM']).toContain(codeOf(() => domain.map(apertureLast + 1n, rig.pa(1), rig.granule, RW)));
+      }
+      if (oas < 64) expect(codeOf(() => domain.map(rig.iova(1), 1n << BigInt(oas), rig.granule, RW))).toBe('ERANGE');
+      rig.reaches(DEVICE, rig.iova(0), rig.pa(0));
+      rig.refused(DEVICE, rig.iova(1));
+      expect(domain.unmap(rig.iova(1), rig.granule)).toBe(0n);
+      expect(codeOf(() => rig.driver.attach(requesters, domain))).toBe('ERANGE');
+      expect(codeOf(() => rig.driver.attach(-1, domain))).toBe('ERANGE');
+      const foreign = harness.createSystem().driver.createDomain();
+      expect(codeOf(() => rig.driver.attach(OTHER, foreign))).toBe('EINVAL');
+      expect(codeOf(() => domain.free())).toBe('EBUSY');
+      expect(codeOf(() => rig.driver.release())).toBe('EBUSY');
+      rig.reaches(DEVICE, rig.iova(0), rig.pa(0));
+    },
+  },
+  {
+    name: 'id_exhaustion',
+    run(harness) {
+      const rig = new Rig(harness);
+      const domains: PagingDomain[] = [];
+      const code = codeOf(() => {
+        while (domains.length < MAX_IDS) domains.push(rig.driver.createDomain());
+      });
+      expect(code, `after ${domains.length} domains`).toBe('ENOSPC');
+      expect(new Set(domains.map((d) => d.id)).size, 'ids that differ').toBe(domains.length);
+      // One back, one more.
+      const gone = domains.pop()!;
+      gone.free();
+      const next = rig.driver.createDomain();
+      expect(next.id).toBe(gone.id);
+      expect(codeOf(() => rig.driver.createDomain())).toBe('ENOSPC');
+      rig.driver.attach(DEVICE, next);
+      next.map(rig.iova(0), rig.pa(0), rig.granule, RW);
+      rig.reaches(DEVICE, rig.iova(0), rig.pa(0));
+      rig.driver.detach(DEVICE);
+      next.free();
+      for (const domain of domains) domain.free();
+      rig.driver.release();
+      expect(rig.system.pages.nrIommuPages()).toBe(0);
+    },
+  },
+  {
+    name: 'id_reuse',
+    run(harness) {
+      const rig = new Rig(harness);
+      const first = rig.attached(DEVICE);
+      first.map(rig.iova(0), rig.pa(0), rig.granule, RW);
+      rig.reaches(DEVICE, rig.iova(0), rig.pa(0));
+      rig.driver.detach(DEVICE);
+      first.free();
+      // The id comes back at once: nothing cached under it may answer for the new domain.
+      const second = rig.attached(DEVICE);
+      rig.refused(DEVICE, rig.iova(0));
+      second.map(rig.iova(0), rig.pa(9), rig.granule, RW);
+      rig.reaches(DEVICE, rig.iova(0), rig.pa(9));
+    },
+  },
+  {
+    name: 'release',
+    run(harness) {
+      const rig = new Rig(harness);
+      const domain = rig.attached(DEVICE, OTHER);
+      domain.map(rig.iova(0), rig.pa(0), 600n * rig.granule, RW);
+      domain.map(rig.info.apertureLast + 1n - rig.granule, rig.pa(0), rig.granule, RW);
+      rig.reaches(DEVICE, rig.iova(0), rig.pa(0));
+      rig.driver.attach(OTHER, rig.driver.identityDomain);
+      rig.driver.detach(DEVICE);
+      rig.driver.detach(OTHER);
+      // With mappings still in it.
+      domain.free();
+      domain.free();
+      expect(rig.system.pages.nrIommuPages()).toBeGreaterThan(0);
+      rig.driver.release();
+      expect(rig.system.pages.nrIommuPages()).toBe(0);
+      expect(rig.system.pages.nrSecPageTablePages).toBe(0);
+    },
+  },
+];
