@@ -1,0 +1,287 @@
+/**
+ * Invalidations: the queue in memory and the two invalidation registers.
+ * VT-d specification revision 4.1, section 6.5.1 "Register-based invalidation", 6.5.2 "Queued invalidation".
+ *
+ * Descriptors are executed one after the other, at once, when software moves the tail; so a wait descriptor is complete
+ * when everything before it is, and draining and fences have nothing to wait for.
+ */
+import { fieldOfWord, maskLo, maskWord, pfnOfWords } from '@iommu-ts/bits';
+import type { Field, Layout } from '@iommu-ts/bits';
+import { RingQueue } from '@iommu-ts/iommu-core';
+import type { HardwareStats, Iotlb, RegisterFile } from '@iommu-ts/iommu-core';
+import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
+import {
+  CC_INV,
+  DEV_TLB_INV,
+  IEC_INV,
+  INV_TYPE,
+  IOTLB_INV,
+  IQEI,
+  PASID_CACHE_INV,
+  PASID_IOTLB_INV,
+  WAIT,
+} from '../commands.ts';
+import { CCMD, FSTS, GSTS, ICS, IOTLB, IQA, IVA, OFFSET } from '../registers.ts';
+import type { Capabilities } from '../registers.ts';
+import type { FaultLog } from './fault-queue.ts';
+import type { EventInterrupt } from './interrupts.ts';
+import type { Remapper } from './translate.ts';
+
+const IQE = maskLo(FSTS.IQE);
+const QIES = maskLo(GSTS.QIES);
+const IWC = maskLo(ICS.IWC);
+const DW = maskLo(IQA.DW);
+const WAIT_IF = maskLo(WAIT.IF);
+const WAIT_SW = maskLo(WAIT.SW);
+
+/** Bits of a 128-bit descriptor that no field of `layout` uses, as four words. */
+const reservedOf = (layout: Layout): Int32Array => {
+  const words = new Int32Array(4).fill(-1);
+  for (const field of Object.values(layout)) for (let w = 0; w < 4; w++) words[w] = words[w]! & ~maskWord(field, w);
+  return words;
+};
+
+const RESERVED: readonly (Int32Array | null)[] = (() => {
+  const table: (Int32Array | null)[] = new Array<Int32Array | null>(16).fill(null);
+  table[INV_TYPE.CC_INV] = reservedOf(CC_INV);
+  table[INV_TYPE.IOTLB_INV] = reservedOf(IOTLB_INV);
+  table[INV_TYPE.DEV_TLB_INV] = reservedOf(DEV_TLB_INV);
+  table[INV_TYPE.IEC_INV] = reservedOf(IEC_INV);
+  table[INV_TYPE.WAIT] = reservedOf(WAIT);
+  table[INV_TYPE.PASID_IOTLB_INV] = reservedOf(PASID_IOTLB_INV);
+  table[INV_TYPE.PASID_CACHE_INV] = reservedOf(PASID_CACHE_INV);
+  return table;
+})();
+
+/** Field of a descriptor or register pair held in words. */
+const part = (words: Int32Array, at: number, field: Field): number => fieldOfWord(words[at + (field.lsb >> 5)]!, field);
+
+export class Invalidator {
+  private readonly words: Int32Array;
+  private readonly caps: Capabilities;
+  private readonly remapper: Remapper;
+  private readonly iotlb: Iotlb;
+  private readonly faults: FaultLog;
+  private readonly completion: EventInterrupt;
+  private readonly stats: HardwareStats;
+  private readonly memory: PhysicalMemory;
+  private readonly ring128: RingQueue;
+  private readonly ring256: RingQueue;
+  private running = false;
+  private readonly didMask: number;
+
+  constructor(
+    registers: RegisterFile,
+    memory: PhysicalMemory,
+    caps: Capabilities,
+    remapper: Remapper,
+    iotlb: Iotlb,
+    faults: FaultLog,
+    completion: EventInterrupt,
+    stats: HardwareStats,
+  ) {
+    this.words = registers.words;
+    this.memory = memory;
+    this.caps = caps;
+    this.remapper = remapper;
+    this.iotlb = iotlb;
+    this.faults = faults;
+    this.completion = completion;
+    this.stats = stats;
+    this.ring128 = new RingQueue(memory, 16);
+    this.ring256 = new RingQueue(memory, 32);
+    this.didMask = (1 << caps.didBits) - 1;
+  }
+
+  /** The queue is switched off: the head goes back to 0 (IQH). */
+  disable(): void {
+    this.words[OFFSET.IQH / 4] = 0;
+  }
+
+  /**
+   * Executes descriptors until the queue is empty or an error stops it. At most one turn of the ring: a descriptor can't move
+   * the tail, for a status write that lands on the unit's own registers finds the queue running.
+   */
+  run(): void {
+    const words = this.words;
+    if (this.running || (words[OFFSET.GSTS / 4]! & QIES) === 0) return;
+    this.running = true;
+    const iqa = words[OFFSET.IQA / 4]!;
+    const wide = (iqa & DW) !== 0;
+    const stride = wide ? 32 : 16;
+    const bytes = 4096 << (iqa & 7);
+    const ring = wide ? this.ring256 : this.ring128;
+    ring.place(pfnOfWords(words[OFFSET.IQA / 4 + 1]!, iqa), bytes / stride);
+    for (let turn = 0; turn <= ring.entries; turn++) {
+      if (this.faults.queueStopped) break;
+      const head = words[OFFSET.IQH / 4]!;
+      const tail = words[OFFSET.IQT / 4]!;
+      if (head === tail) break;
+      if (tail >= bytes) {
+        this.stop(IQEI.INVALID_TAIL);
+        break;
+      }
+      if (wide && (tail & 16) !== 0) {
+        this.stop(IQEI.TAIL_MISALIGNED);
+        break;
+      }
+      // A head left over from a larger or narrower queue starts at the queue's first descriptor.
+      const index = head % stride !== 0 || head >= bytes ? 0 : head / stride;
+      if (!ring.read(index)) {
+        this.stop(IQEI.FETCH_ERROR);
+        break;
+      }
+      const error = this.execute(ring.words);
+      if (error !== 0) {
+        this.stop(error);
+        break;
+      }
+      this.stats.commands++;
+      words[OFFSET.IQH / 4] = ((index + 1) * stride) % bytes;
+    }
+    this.running = false;
+  }
+
+  private stop(reason: number): void {
+    this.words[OFFSET.IQERCD / 4] = reason;
+    this.faults.set(IQE);
+  }
+
+  /** Executes one descriptor; returns an IQEI code, 0 when it was sound. */
+  private execute(d: Int32Array): number {
+    const type = (d[0]! & 15) | ((d[0]! >>> 5) & 0x70);
+    const reserved = type < 16 ? RESERVED[type]! : null;
+    if (reserved === null) return IQEI.INVALID_TYPE;
+    for (let w = 0; w < 4; w++) if ((d[w]! & reserved[w]!) !== 0) return IQEI.RESERVED_FIELD;
+    for (let w = 4; w < d.length; w++) if (d[w] !== 0) return IQEI.RESERVED_FIELD;
+    const g = (d[0]! >>> 4) & 3;
+    const did = part(d, 0, CC_INV.DID);
+    switch (type) {
+      case INV_TYPE.CC_INV:
+        return this.contextCache(g, did, part(d, 0, CC_INV.SID), part(d, 0, CC_INV.FM)) === 0 ? IQEI.RESERVED_FIELD : 0;
+      case INV_TYPE.IOTLB_INV:
+        return this.translations(g, did, d[3]!, d[2]!) === 0 ? IQEI.RESERVED_FIELD : 0;
+      case INV_TYPE.DEV_TLB_INV:
+        // No device on this bus has a TLB, so nothing is to be done; without ECAP.DT the type does not exist.
+        return this.caps.deviceTlb ? 0 : IQEI.INVALID_TYPE;
+      case INV_TYPE.IEC_INV:
+        // The interrupt entry cache is empty: no unit remaps interrupts.
+        return 0;
+      case INV_TYPE.WAIT:
+        return this.wait(d);
+      case INV_TYPE.PASID_IOTLB_INV:
+      case INV_TYPE.PASID_CACHE_INV:
+        return this.caps.scalable ? this.pasidInvalidate(type, g, d) : IQEI.INVALID_TYPE;
+      default:
+        return IQEI.INVALID_TYPE;
+    }
+  }
+
+  private wait(d: Int32Array): number {
+    const control = d[0]!;
+    // The status write is the last effect; a bus error on it leaves nothing to report.
+    if ((control & WAIT_SW) !== 0) this.memory.store32(d[3]!, d[2]!, d[1]!);
+    if ((control & WAIT_IF) !== 0) {
+      const before = this.words[OFFSET.ICS / 4]!;
+      if ((before & IWC) === 0) {
+        this.words[OFFSET.ICS / 4] = before | IWC;
+        this.completion.raise();
+      }
+    }
+    return 0;
+  }
+
+  private pasidInvalidate(type: number, g: number, d: Int32Array): number {
+    const did = part(d, 0, PASID_IOTLB_INV.DID) & this.didMask;
+    const pasid = part(d, 0, PASID_IOTLB_INV.PASID);
+    if (type === INV_TYPE.PASID_CACHE_INV) {
+      if (g === 2) return IQEI.RESERVED_FIELD;
+      // Cached contexts hold what the PASID entries said.
+      if (g === 3) this.remapper.invalidateContexts();
+      else this.remapper.invalidateContextsOfDomain(did);
+      return 0;
+    }
+    if (g < 2) return IQEI.RESERVED_FIELD;
+    this.stats.invalidations++;
+    const tag = did + (pasid + 1) * 0x1_0000;
+    if (g === 2) this.iotlb.invalidateTag(tag);
+    else this.invalidatePages(tag, d[3]!, d[2]!);
+    return 0;
+  }
+
+  /** Context-cache invalidation by either interface; returns the granularity performed, 0 for an incorrect request. */
+  private contextCache(g: number, did: number, sid: number, functionMask: number): number {
+    if (g === 1) this.remapper.invalidateContexts();
+    else if (g === 2) this.remapper.invalidateContextsOfDomain(did & this.didMask);
+    else if (g === 3) this.remapper.invalidateContextsOfDevice(sid, functionMask);
+    return g;
+  }
+
+  /**
+   * IOTLB invalidation by either interface. `hi:lo` holds address, hint and address mask as IVA and the descriptor have them.
+   * The hint is not needed: no table entries above the leaf are cached. Returns the granularity performed.
+   */
+  private translations(g: number, did: number, hi: number, lo: number): number {
+    if (g === 0) return 0;
+    if (g === 3 && this.caps.psi && (lo & 0x3f) > this.caps.mamv) return 0;
+    this.stats.invalidations++;
+    const domain = did & this.didMask;
+    if (g === 1) this.iotlb.invalidateAll();
+    else if (g === 2 || !this.caps.psi) {
+      this.invalidateDomain(domain);
+      return 2;
+    } else if (this.caps.scalable) {
+      const mask = 2 ** (lo & 0x3f);
+      const first = Math.floor(pfnOfWords(hi, lo) / mask) * mask;
+      // Only second-stage translations are named by their domain's addresses.
+      this.iotlb.invalidateRange(domain, first, first + mask - 1);
+    } else this.invalidatePages(domain, hi, lo);
+    return g;
+  }
+
+  private invalidateDomain(did: number): void {
+    if (!this.caps.scalable) {
+      this.iotlb.invalidateTag(did);
+      return;
+    }
+    // First-stage translations of the domain have a PASID above the domain-id in their tag.
+    this.iotlb.invalidateWhere((tag) => tag % 0x1_0000 === did);
+  }
+
+  /** The naturally aligned 2^AM pages around the address. */
+  private invalidatePages(tag: number, hi: number, lo: number): void {
+    const pages = 2 ** (lo & 0x3f);
+    const first = Math.floor(pfnOfWords(hi, lo) / pages) * pages;
+    this.iotlb.invalidateRange(tag, first, first + pages - 1);
+  }
+
+  /** CCMD was written. With the queue enabled the register interface is not to be used: nothing is invalidated. */
+  contextCommand(): void {
+    const at = OFFSET.CCMD / 4;
+    const words = this.words;
+    if (part(words, at, CCMD.ICC) === 0) return;
+    let done = 0;
+    if ((words[OFFSET.GSTS / 4]! & QIES) === 0) {
+      const g = part(words, at, CCMD.CIRG);
+      done = this.contextCache(g, part(words, at, CCMD.DID), part(words, at, CCMD.SID), part(words, at, CCMD.FM));
+      this.stats.commands++;
+    }
+    words[at + 1] =
+      (words[at + 1]! & ~(maskWord(CCMD.ICC, 1) | maskWord(CCMD.CAIG, 1))) | (done << (CCMD.CAIG.lsb - 32));
+  }
+
+  /** IOTLB was written; the address stands in IVA. */
+  iotlbCommand(): void {
+    const at = this.caps.ivaOffset / 4 + 2;
+    const words = this.words;
+    if (part(words, at, IOTLB.IVT) === 0) return;
+    let done = 0;
+    if ((words[OFFSET.GSTS / 4]! & QIES) === 0) {
+      const iva = words[at - 2]! & (maskLo(IVA.ADDR) | maskLo(IVA.AM));
+      done = this.translations(part(words, at, IOTLB.IIRG), part(words, at, IOTLB.DID), words[at - 1]!, iva);
+      this.stats.commands++;
+    }
+    const clear = maskWord(IOTLB.IVT, 1) | maskWord(IOTLB.IAIG, 1);
+    words[at + 1] = (words[at + 1]! & ~clear) | (done << (IOTLB.IAIG.lsb - 32));
+  }
+}
