@@ -18,6 +18,8 @@ export interface PagingDomainOps {
   iotlbSync(domain: PagingDomain, gather: GatherRecord): void;
   /** Linux `flush_iotlb_all`: invalidates the whole domain. */
   flushIotlbAll(domain: PagingDomain): void;
+  /** Linux `iotlb_sync_map`: after every map, for hardware that may have cached that nothing was there (DART). */
+  iotlbSyncMap?(domain: PagingDomain): void;
   /** The top of the table changed (AMD): rewrite what points to it. */
   topChanged?(domain: PagingDomain): void;
   /** The domain goes away: give its ids back. No device is attached any more. */
@@ -59,6 +61,7 @@ export class PagingDomain {
   readonly flushQueue: FlushQueue | null;
   readonly #gather = new GatherRecord();
   readonly #mapGather = new GatherRecord();
+  readonly #syncsMap: boolean;
   #topChanges: number;
   #attached = 0;
   #freed = false;
@@ -71,6 +74,7 @@ export class PagingDomain {
     this.mode = options.mode ?? 'strict';
     this.pages = options.pages;
     this.ops = options.ops;
+    this.#syncsMap = options.ops.iotlbSyncMap !== undefined;
     const sync = (gather: GatherRecord): void => this.sync(gather);
     this.table = new PageTable(options.pages, { ...options.table, sync });
     this.#topChanges = this.table.topChanges;
@@ -127,6 +131,7 @@ export class PagingDomain {
     }
     if (!gather.freelist.empty) this.sync(gather);
     else gather.reset();
+    if (this.#syncsMap && this.mapped > 0) this.ops.iotlbSyncMap!(this);
     return errno;
   }
 
