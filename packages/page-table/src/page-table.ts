@@ -1,0 +1,236 @@
+/** The public face of the engine: one class for every format. */
+import { IommuError, addressOfPfn, checkU64, hex, pfnOf } from '@iommu-ts/bits';
+import type { IommuPages, PhysicalMemory } from '@iommu-ts/iommu-pages';
+import type { HwInfo, PageTableConfig } from './config.ts';
+import { decodeEntry, leafProt } from './decode.ts';
+import type { EntryFields, LeafProt } from './decode.ts';
+import { RULES_GENERIC_PT } from './format.ts';
+import { GatherRecord } from './gather.ts';
+import { leavesOf, tablesOf } from './iterate.ts';
+import type { Leaf, TableInfo } from './iterate.ts';
+import { mapGeneric, mapIo, mapPagesIo } from './map.ts';
+import { TableState } from './state.ts';
+import type { Existing } from './state.ts';
+import { unmapGeneric, unmapIo, unmapPagesIo } from './unmap.ts';
+import { lookUp, walkRecord } from './walk.ts';
+import type { WalkRecord } from './walk.ts';
+
+/** What {@link PageTable.attach} needs to know beside the format. */
+export interface AttachConfig extends PageTableConfig {
+  /** Address of the top table; several for DART. */
+  readonly root: bigint | readonly bigint[];
+}
+
+/**
+ * One I/O page table: builds and changes the tables in emulated memory, looks IOVAs up, and takes entries apart.
+ *
+ * `map` and `unmap` return numbers (0 or a negative errno, bytes unmapped), never throw for a mapping that cannot be
+ * made, and allocate nothing on the JavaScript heap. Addresses are two 32-bit words, signed or unsigned.
+ */
+export class PageTable extends TableState {
+  /**
+   * Allocates the top table(s).
+   * @throws IommuError `EINVAL` for a configuration the format does not have, `ENOMEM` when there is no page.
+   */
+  constructor(pages: IommuPages | null, config: PageTableConfig, existing: Existing | null = null) {
+    super(pages, config, existing);
+  }
+
+  /**
+   * A read-only table over tables that are in memory already (a dump, or what another driver built): `iovaToPhys`,
+   * `walk`, `leaves`, `tables`, `decode`. Whatever the tables hold, nothing throws.
+   */
+  static attach(memory: PhysicalMemory, config: AttachConfig): PageTable {
+    const roots = typeof config.root === 'bigint' ? [config.root] : config.root;
+    for (const root of roots) checkU64(root, 'root');
+    return new PageTable(null, config, { memory, roots: roots.map((root) => pfnOf(root)) });
+  }
+
+  /** Address of the top table (of the first one where there are several). */
+  get root(): bigint {
+    return addressOfPfn(this.rootPfns[0]!);
+  }
+
+  /** Page frame number of the top table, in 4 KiB pages. */
+  get rootPfn(): number {
+    return this.rootPfns[0]!;
+  }
+
+  /**
+   * Maps `length` bytes from the IOVA to the output address. `mapped` tells how many bytes were mapped, also on error.
+   * @returns 0, or -6 misaligned, -12 no memory, -17 / -98 something is mapped there, -22 bad argument, -34 out of range.
+   */
+  map(
+    iovaHi: number,
+    iovaLo: number,
+    paHi: number,
+    paLo: number,
+    length: number,
+    prot: number,
+    gather: GatherRecord | null = null,
+  ): number {
+    // The commonest case: one granule, in the table that the last operation used, where nothing is mapped.
+    if (
+      length === this.granuleBytes &&
+      this.cacheAt >= 0 &&
+      (iovaHi | 0) === this.cacheHi &&
+      (iovaLo ^ this.cacheLo) >>> this.leafSpanLg2 === 0 &&
+      (prot & 3) !== 0 &&
+      ((iovaLo | paLo) & this.granuleMask) === 0 &&
+      ((paHi & this.oasMaskHi) | (paLo & this.oasMaskLo)) === 0 &&
+      this.granuleAllowed &&
+      (!this.forceWriteable || (prot & 2) !== 0)
+    ) {
+      const view = this.cacheView;
+      const index = (iovaLo >>> this.granuleLg2) & this.cacheMask;
+      const w = this.cacheAt + (index << 1);
+      if ((view[w]! | view[w + 1]!) === 0) {
+        const shift = this.oaShift;
+        const attributes = this.attributes;
+        const protAt = (prot & 63) << 2;
+        // The word with the valid bit last.
+        view[w + 1] = ((paHi >>> shift) & this.oaMaskHi) | attributes[protAt + 1]!;
+        view[w] =
+          (((paLo >>> shift) | ((paHi << (31 - shift)) << 1)) & this.oaMaskLo) |
+          ((paHi >>> 4) & this.foldWriteLo) |
+          attributes[protAt]!;
+        if (this.flush !== null) this.flush(this.cachePfn, index * 8, 8);
+        this.mapped = length;
+        return 0;
+      }
+    }
+    return this.#mapSlow(iovaHi | 0, iovaLo | 0, paHi | 0, paLo | 0, length, prot, gather);
+  }
+
+  #mapSlow(
+    iovaHi: number,
+    iovaLo: number,
+    paHi: number,
+    paLo: number,
+    length: number,
+    prot: number,
+    gather: GatherRecord | null,
+  ): number {
+    this.#writable();
+    return this.rules === RULES_GENERIC_PT
+      ? mapGeneric(this, iovaHi, iovaLo, paHi, paLo, length, prot, gather)
+      : mapIo(this, iovaHi, iovaLo, paHi, paLo, length, prot, gather);
+  }
+
+  /**
+   * Maps `count` pages of 2^`pgsizeLg2` bytes (the `io-pgtable` form; formats with `generic_pt` rules take it as a range
+   * of as many bytes). Returns as {@link map}.
+   */
+  mapPages(
+    iovaHi: number,
+    iovaLo: number,
+    paHi: number,
+    paLo: number,
+    pgsizeLg2: number,
+    count: number,
+    prot: number,
+    gather: GatherRecord | null = null,
+  ): number {
+    this.#writable();
+    if (this.rules === RULES_GENERIC_PT) {
+      return this.#mapSlow(iovaHi | 0, iovaLo | 0, paHi | 0, paLo | 0, count * 2 ** pgsizeLg2, prot, gather);
+    }
+    this.mapped = 0;
+    return mapPagesIo(this, iovaHi | 0, iovaLo | 0, paHi | 0, paLo | 0, pgsizeLg2, count, prot, gather);
+  }
+
+  /** Unmaps `length` bytes from the IOVA. @returns bytes unmapped, which may be less or (`generic_pt`) more than asked. */
+  unmap(iovaHi: number, iovaLo: number, length: number, gather: GatherRecord): number {
+    if (
+      length === this.granuleBytes &&
+      this.cacheAt >= 0 &&
+      (iovaHi | 0) === this.cacheHi &&
+      (iovaLo ^ this.cacheLo) >>> this.leafSpanLg2 === 0 &&
+      (iovaLo & this.granuleMask) === 0 &&
+      this.granuleAllowed &&
+      !this.noGaps
+    ) {
+      const view = this.cacheView;
+      const index = (iovaLo >>> this.granuleLg2) & this.cacheMask;
+      const w = this.cacheAt + (index << 1);
+      const lo = view[w]!;
+      // A leaf of one entry, by the bits that all such leaves have.
+      if (lo !== 0 && (lo & this.pageMaskLo) === this.pageValueLo && (view[w + 1]! & this.leafMaskHi) === 0) {
+        view[w] = 0;
+        view[w + 1] = 0;
+        const first = (iovaHi >>> 0) * 0x10_0000 + (iovaLo >>> 12);
+        const last = first + (this.granuleMask >>> 12);
+        if (first < gather.startPfn) gather.startPfn = first;
+        if (last > gather.lastPfn) gather.lastPfn = last;
+        gather.leafLevels |= 1;
+        gather.pgsizeLg2 = this.granuleLg2;
+        if (this.flush !== null) this.flush(this.cachePfn, index * 8, 8);
+        return length;
+      }
+    }
+    this.#writable();
+    return this.rules === RULES_GENERIC_PT
+      ? unmapGeneric(this, iovaHi | 0, iovaLo | 0, length, gather)
+      : unmapIo(this, iovaHi | 0, iovaLo | 0, length, gather);
+  }
+
+  /** Unmaps `count` pages of 2^`pgsizeLg2` bytes (the `io-pgtable` form). @returns bytes unmapped. */
+  unmapPages(iovaHi: number, iovaLo: number, pgsizeLg2: number, count: number, gather: GatherRecord): number {
+    this.#writable();
+    return this.rules === RULES_GENERIC_PT
+      ? unmapGeneric(this, iovaHi | 0, iovaLo | 0, count * 2 ** pgsizeLg2, gather)
+      : unmapPagesIo(this, iovaHi | 0, iovaLo | 0, pgsizeLg2, count, gather);
+  }
+
+  /** Looks an IOVA up. @returns whether it is mapped; the output address is in {@link outHi} and {@link outLo} (int32). */
+  iovaToPhys(iovaHi: number, iovaLo: number): boolean {
+    return lookUp(this, iovaHi | 0, iovaLo | 0);
+  }
+
+  /** The walk for an IOVA, step by step. @throws IommuError `ERANGE` when `iova` is not a 64-bit value. */
+  walk(iova: bigint): WalkRecord {
+    return walkRecord(this, iova);
+  }
+
+  /** All mappings, ascending. */
+  *leaves(): Generator<Leaf> {
+    yield* leavesOf(this);
+  }
+
+  /** All tables, each before those below it. */
+  *tables(): Generator<TableInfo> {
+    yield* tablesOf(this);
+  }
+
+  /** Fields of an entry at `level` by their specification names; empty when it is not present. */
+  decode(entry: bigint, level: number): EntryFields {
+    checkU64(entry, 'entry');
+    return decodeEntry(this, entry, level);
+  }
+
+  /** What a leaf entry allows. */
+  protOf(entry: bigint): LeafProt {
+    checkU64(entry, 'entry');
+    return leafProt(this, entry);
+  }
+
+  /** What the hardware is told about this table, by the names of the architecture's registers and structures. */
+  hwInfo(): HwInfo {
+    return this.format.definition.hw(this.geometry());
+  }
+
+  /** Gives every table back to the allocator. The table must not be used afterwards, nor be reachable by hardware. */
+  destroy(): void {
+    if (this.pages === null) return;
+    const all = [...this.tables()];
+    for (const { pa } of all) this.pages.freePages(pfnOf(pa));
+    this.rootPfns.length = 0;
+    this.cacheAt = -1;
+  }
+
+  #writable(): void {
+    if (this.pages === null) {
+      throw new IommuError('EOPNOTSUPP', `the table at ${hex(this.root)} is attached read-only`, { root: this.root });
+    }
+  }
+}

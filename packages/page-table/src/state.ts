@@ -1,0 +1,420 @@
+/**
+ * The state of one page table: geometry and masks as plain numbers in one hidden class, where its top table lies, and the
+ * slots through which the engine hands words back (a returned number of 2^31 or more would be allocated).
+ */
+import { IommuError, addressOfPfn, hex } from '@iommu-ts/bits';
+import { IommuPagesList, NO_PAGE } from '@iommu-ts/iommu-pages';
+import type { IommuPages, PhysicalMemory } from '@iommu-ts/iommu-pages';
+import { bulkFor } from './bulk.ts';
+import type { WasmBulk } from './bulk.ts';
+import type { PageTableConfig, PageTableFeatures, TableGeometry } from './config.ts';
+import { CONTIG_NAPOT, RULES_IO_PGTABLE_DART, leafAttributes, tableAttributes } from './format.ts';
+import type { PageTableFormat } from './format.ts';
+import { GatherRecord } from './gather.ts';
+
+const TWO_32 = 0x1_0000_0000;
+const NO_WORDS = new Int32Array(0);
+
+/** Mask of bits `from` and up of a 64-bit value, as [lo, hi] int32. */
+const bitsFrom = (from: number): [lo: number, hi: number] => {
+  const mask = BigInt.asUintN(64, -1n << BigInt(from));
+  return [Number(BigInt.asIntN(32, mask)), Number(BigInt.asIntN(32, mask >> 32n))];
+};
+
+/** Index bits of the top table and its level, by the format's rule. */
+const shapeOf = (config: PageTableConfig): { topLevel: number; topBits: number; roots: number } => {
+  const { format, ias, oas } = config;
+  const vaBits = ias - format.granuleLg2;
+  let topLevel = config.topLevel ?? format.topLevel;
+  let roots = 1;
+  if (topLevel < 0) {
+    topLevel = Math.max(Math.ceil(vaBits / format.bits), 1) - 1;
+    if (format.rules === RULES_IO_PGTABLE_DART) {
+      // Two levels below the TTBRs as long as the TTBRs that there are can cover the rest.
+      topLevel = vaBits - 2 * format.bits <= Math.log2(format.maxRoots) ? 1 : 2;
+    }
+  }
+  if (format.rules === RULES_IO_PGTABLE_DART) roots = 2 ** Math.max(0, vaBits - (topLevel + 1) * format.bits);
+  let topBits = format.bits + format.topExtraBits;
+  if (format.shortTop) {
+    topBits = vaBits - topLevel * format.bits;
+    for (const [level, wantIas, wantOas] of format.concatenate) {
+      const match = (wantIas !== 0 && wantIas === ias) || (wantOas !== 0 && wantOas === oas);
+      if (level === topLevel && match && config.topLevel === undefined) {
+        topLevel--;
+        topBits += format.bits;
+        break;
+      }
+    }
+  }
+  return { topLevel, topBits: config.topBits ?? topBits, roots };
+};
+
+/** Page sizes that a table may use, as a bitmap. */
+const sizesOf = (config: PageTableConfig): bigint => {
+  const { format, ias, oas } = config;
+  let all = 0n;
+  for (const size of format.sizes) {
+    if (size.feature !== undefined && config[size.feature] !== true) continue;
+    if (oas < (size.minOas ?? 0) || size.lg2 >= ias) continue;
+    // A generic_pt domain has no page as large as half its space.
+    if (format.rules === 0 && size.lg2 > ias - 2 && ias < 64) continue;
+    all |= 1n << BigInt(size.lg2);
+  }
+  if (config.pageSizes === undefined) return all;
+  const extra = config.pageSizes & ~all;
+  if (extra !== 0n || config.pageSizes === 0n) {
+    throw new IommuError(
+      'EINVAL',
+      `page sizes ${hex(config.pageSizes)} are not a subset of ${hex(all)} of ${format.name}`,
+      {
+        pageSizes: config.pageSizes,
+      },
+    );
+  }
+  return config.pageSizes;
+};
+
+/** A table that is there already: where it lies. */
+export interface Existing {
+  readonly memory: PhysicalMemory;
+  readonly roots: readonly number[];
+}
+
+/** Everything the engine's functions read and write. Not for users: {@link PageTable} is. */
+export class TableState {
+  readonly format: PageTableFormat;
+  readonly features: PageTableFeatures;
+  readonly ias: number;
+  readonly oas: number;
+  readonly pageSizes: bigint;
+  readonly node: number;
+  readonly pages: IommuPages | null;
+  readonly memory: PhysicalMemory;
+  readonly sync: ((gather: GatherRecord) => void) | null;
+  readonly flush: ((pfn: number, byteOffset: number, bytes: number) => void) | null;
+  readonly topChanged: (() => void) | null;
+  /** For maps that come without a gather and must free tables. */
+  readonly ownGather = new GatherRecord();
+  /** Tables collected by the present step, on their way to the front of a gather's list. */
+  readonly scratch = new IommuPagesList();
+
+  readonly rules: number;
+  readonly granuleLg2: number;
+  readonly granuleBytes: number;
+  readonly granuleMask: number;
+  readonly bits: number;
+  readonly indexMask: number;
+  readonly leafSpanLg2: number;
+  readonly oaMaskLo: number;
+  readonly oaMaskHi: number;
+  readonly oaShift: number;
+  readonly foldLo: number;
+  readonly foldWriteLo: number;
+  /** Output addresses count on linearly up to a multiple of 2^this only. */
+  readonly oaLimitLg2: number;
+  readonly presentLo: number;
+  readonly presentHi: number;
+  readonly typeMask: number;
+  readonly tableType: number;
+  readonly tableStep: number;
+  readonly contig: number;
+  readonly tableLo: number;
+  readonly tableHi: number;
+  readonly attributes: Int32Array;
+  /** What all leaves of one entry have in common and tables have not: lets runs be cleared without a look at each. */
+  readonly pageMaskLo: number;
+  readonly pageValueLo: number;
+  readonly blockMaskLo: number;
+  readonly blockValueLo: number;
+  readonly leafMaskHi: number;
+  readonly sizesLo: number;
+  readonly sizesHi: number;
+  readonly granuleAllowed: boolean;
+  readonly forceWriteable: boolean;
+  readonly noGaps: boolean;
+  /** IOVA bits that must be all clear (`lowOk`) or all set (`highOk`). */
+  readonly iasMaskLo: number;
+  readonly iasMaskHi: number;
+  readonly lowOk: boolean;
+  readonly highOk: boolean;
+  /** Output address bits that must be clear. */
+  readonly oasMaskLo: number;
+  readonly oasMaskHi: number;
+  readonly dynamicTop: boolean;
+
+  topLevel: number;
+  topBits: number;
+  topMask: number;
+  /** IOVA bits above what the present top covers; must be clear, or set with {@link highOk}. */
+  coverMaskLo = 0;
+  coverMaskHi = 0;
+  topChanges = 0;
+  /** Page frame numbers of the top tables. */
+  readonly rootPfns: number[];
+  readonly rootCount: number;
+  rootHi = 0;
+  rootLo = 0;
+
+  /** The flat RAM range that the tables lie in (`homeWords` is empty when there is none). */
+  homeWords: Int32Array = NO_WORDS;
+  homeHi = 0;
+  homeLo = 0;
+  homeLength = 0;
+  bulk: WasmBulk | null = null;
+
+  /** Last table of level 0 found by a map or unmap; forgotten whenever a table is freed or the top changes. */
+  cacheView: Int32Array = NO_WORDS;
+  cacheAt = -1;
+  cacheMask = 0;
+  cacheHi = 0;
+  cacheLo = 0;
+  cachePfn = 0;
+
+  /** Slots: the table found by `find`, and its address. */
+  view: Int32Array = NO_WORDS;
+  at = 0;
+  tableHi32 = 0;
+  tableLo32 = 0;
+  stopLevel = 0;
+  /** Slots: a 64-bit value. */
+  hi = 0;
+  lo = 0;
+  /** Slots of the unmap recursion: present IOVA and last IOVA. */
+  curHi = 0;
+  curLo = 0;
+  lastHi = 0;
+  lastLo = 0;
+  /** Bytes unmapped so far. */
+  unmapped = 0;
+
+  /** Bytes mapped by the last map, also when it failed. */
+  mapped = 0;
+  /** Output address of the last successful `iovaToPhys`, int32 words. */
+  outHi = 0;
+  outLo = 0;
+  /** Size of the leaf it was found in, as a power of two, its level, and the entry itself. */
+  leafSizeLg2 = 0;
+  leafLevel = 0;
+  leafHi = 0;
+  leafLo = 0;
+
+  constructor(pages: IommuPages | null, config: PageTableConfig, existing: Existing | null) {
+    const { format, ias, oas } = config;
+    if (!(Number.isInteger(ias) && ias > format.granuleLg2 && ias <= 64)) {
+      throw new IommuError('EINVAL', `ias ${ias} bits is not from ${format.granuleLg2 + 1} to 64`, { ias: `${ias}` });
+    }
+    if (!(Number.isInteger(oas) && oas > format.granuleLg2 && oas <= format.maxOas)) {
+      throw new IommuError('EINVAL', `oas ${oas} bits is not from ${format.granuleLg2 + 1} to ${format.maxOas}`, {
+        oas: `${oas}`,
+      });
+    }
+    const { topLevel, topBits, roots } = shapeOf(config);
+    if (!(topLevel >= 0 && topLevel <= format.maxTopLevel) || topBits < 1 || topBits > 20) {
+      throw new IommuError('EINVAL', `${format.name} cannot have its top at level ${topLevel} for ias ${ias}`, {
+        topLevel: `${topLevel}`,
+      });
+    }
+    if (roots > format.maxRoots) {
+      throw new IommuError('EINVAL', `ias ${ias} needs ${roots} start tables, ${format.name} has ${format.maxRoots}`, {
+        ias: `${ias}`,
+      });
+    }
+    this.format = format;
+    this.features = featuresOf(config);
+    this.ias = ias;
+    this.oas = oas;
+    this.pageSizes = sizesOf(config);
+    this.node = config.node ?? -1;
+    this.pages = pages;
+    this.memory = existing === null ? pages!.memory : existing.memory;
+    this.sync = config.sync ?? null;
+    this.flush = config.incoherent === true ? (config.flush ?? null) : null;
+    this.topChanged = config.topChanged ?? null;
+
+    this.rules = format.rules;
+    this.granuleLg2 = format.granuleLg2;
+    this.granuleBytes = 1 << format.granuleLg2;
+    this.granuleMask = (1 << format.granuleLg2) - 1;
+    this.bits = format.bits;
+    this.indexMask = (1 << format.bits) - 1;
+    this.leafSpanLg2 = format.granuleLg2 + format.bits;
+    this.oaMaskLo = format.oaMaskLo;
+    this.oaMaskHi = format.oaMaskHi;
+    this.oaShift = format.oaShift;
+    this.foldLo = format.foldLo;
+    this.foldWriteLo = format.foldWriteLo;
+    this.oaLimitLg2 = format.foldWriteLo === 0 ? format.maxOas : 48;
+    this.presentLo = format.presentLo;
+    this.presentHi = format.presentHi;
+    this.typeMask = format.typeMask;
+    this.tableType = format.tableType;
+    this.tableStep = format.tableStep;
+    this.contig = format.contig;
+    const [tableLo, tableHi] = tableAttributes(format, config);
+    this.tableLo = tableLo;
+    this.tableHi = tableHi;
+    this.attributes = leafAttributes(format, config);
+    const page = commonBits(this.attributes, 0);
+    const block = commonBits(this.attributes, 2);
+    this.pageMaskLo = (page.always | this.typeMask) & ~page.varied;
+    this.pageValueLo = page.always & this.pageMaskLo;
+    this.blockMaskLo = (block.always | this.typeMask) & ~block.varied;
+    this.blockValueLo = block.always & this.blockMaskLo;
+    this.leafMaskHi = format.contig === CONTIG_NAPOT ? 0x8000_0000 | 0 : 0;
+    this.sizesLo = Number(BigInt.asIntN(32, this.pageSizes));
+    this.sizesHi = Number(BigInt.asIntN(32, this.pageSizes >> 32n));
+    this.granuleAllowed = (this.pageSizes & (1n << BigInt(format.granuleLg2))) !== 0n;
+    this.forceWriteable = config.forceWriteable === true;
+    this.noGaps = config.flushRangeNoGaps === true;
+    const [iasLo, iasHi] = ias === 64 ? [0, 0] : bitsFrom(format.signExtend ? ias - 1 : ias);
+    // DART looks at the TTBR index only; what lies above its TTBRs is out of range.
+    const dart = format.rules === RULES_IO_PGTABLE_DART;
+    const dartMask = bitsFrom(format.granuleLg2 + format.bits * (topLevel + 1) + Math.log2(roots));
+    this.iasMaskLo = dart ? dartMask[0] : iasLo;
+    this.iasMaskHi = dart ? dartMask[1] : iasHi;
+    this.lowOk = config.ttbr1 !== true;
+    this.highOk = config.ttbr1 === true || format.signExtend;
+    const [oasLo, oasHi] = bitsFrom(oas);
+    this.oasMaskLo = oasLo;
+    this.oasMaskHi = oasHi;
+    this.dynamicTop = format.dynamicTop;
+    this.topLevel = topLevel;
+    this.topBits = topBits;
+    this.topMask = (1 << topBits) - 1;
+    this.rootCount = roots;
+    this.rootPfns = existing === null ? [] : [...existing.roots];
+    if (existing === null) {
+      for (let i = 0; i < roots; i++) {
+        const pfn = pages!.allocPagesNodeSz(this.node, 8 << topBits);
+        if (pfn === NO_PAGE) {
+          for (const got of this.rootPfns) pages!.freePages(got);
+          throw new IommuError('ENOMEM', `no page for the top table of ${format.name} (${hex(8 << topBits)} bytes)`);
+        }
+        this.rootPfns.push(pfn);
+        if (this.flush !== null) this.flush(pfn, 0, 8 << topBits);
+      }
+    }
+    this.setTop(topLevel);
+  }
+
+  /** Takes `rootPfns[0]` as the top table at `level`, and settles what it covers. */
+  setTop(level: number): void {
+    this.topLevel = level;
+    const pfn = this.rootPfns[0]!;
+    this.rootHi = Math.floor(pfn / 0x10_0000) | 0;
+    this.rootLo = ((pfn % 0x10_0000) << 12) | 0;
+    const cover = this.granuleLg2 + level * this.bits + this.topBits + Math.log2(this.rootCount);
+    const short = cover < this.ias && !this.format.signExtend;
+    const [lo, hi] = short ? bitsFrom(cover) : [this.iasMaskLo, this.iasMaskHi];
+    this.coverMaskLo = lo;
+    this.coverMaskHi = hi;
+    this.cacheAt = -1;
+    const range = this.memory.rangeOf(pfn);
+    if (range !== null && range.flat) {
+      this.homeWords = range.words;
+      this.homeHi = Math.floor(range.basePfn / 0x10_0000) | 0;
+      this.homeLo = ((range.basePfn % 0x10_0000) << 12) | 0;
+      this.homeLength = range.words.length;
+      this.bulk = bulkFor(range);
+    }
+  }
+
+  /** True when the IOVA lies in what the present top covers. */
+  inRange(hi: number, lo: number): boolean {
+    const upHi = hi & this.coverMaskHi;
+    const upLo = lo & this.coverMaskLo;
+    return (
+      ((upHi | upLo) === 0 && this.lowOk) || (this.highOk && upHi === this.coverMaskHi && upLo === this.coverMaskLo)
+    );
+  }
+
+  /** Finds the words of the table at `hi:lo`: sets `view` and `at`; false when it is not RAM. */
+  locate(hi: number, lo: number): boolean {
+    const word = ((lo - this.homeLo) | 0) >>> 2;
+    const borrow = lo >>> 0 < this.homeLo >>> 0 ? 1 : 0;
+    if (((hi - this.homeHi - borrow) | 0) === 0 && word < this.homeLength) {
+      this.view = this.homeWords;
+      this.at = word;
+      return true;
+    }
+    // For a writer the chunk of a sparse range must exist; readers of dumps get zeros where nothing was written.
+    const memory = this.memory;
+    if (!memory.locate((hi >>> 0) * 0x10_0000 + (lo >>> 12), this.pages !== null)) return false;
+    this.view = memory.view;
+    this.at = memory.index + ((lo & 0xfff) >>> 2);
+    return true;
+  }
+
+  /** Address of the table that an entry points to, into `hi` and `lo`. */
+  tableOf(entryHi: number, entryLo: number): void {
+    const lo = entryLo & this.oaMaskLo;
+    const shift = this.oaShift;
+    this.lo = lo << shift;
+    this.hi = ((entryHi & this.oaMaskHi) << shift) | ((lo >>> (31 - shift)) >>> 1) | ((entryLo & this.foldLo) << 4);
+  }
+
+  /** Entry bits of an output address, into `hi` and `lo`. */
+  encodeOa(oaHi: number, oaLo: number): void {
+    const shift = this.oaShift;
+    this.lo = (((oaLo >>> shift) | ((oaHi << (31 - shift)) << 1)) & this.oaMaskLo) | ((oaHi >>> 4) & this.foldWriteLo);
+    this.hi = (oaHi >>> shift) & this.oaMaskHi;
+  }
+
+  /** A new zeroed table of `bytes`, or -1. */
+  allocTable(bytes: number): number {
+    const pfn = this.pages!.allocPagesNodeSz(this.node, bytes);
+    if (pfn !== NO_PAGE && this.flush !== null) this.flush(pfn, 0, bytes);
+    return pfn;
+  }
+
+  /** Shape of the table, for the driver. */
+  geometry(): TableGeometry {
+    return {
+      format: this.format,
+      features: this.features,
+      ias: this.ias,
+      oas: this.oas,
+      root: addressOfPfn(this.rootPfns[0]!),
+      roots: this.rootPfns.map((pfn) => addressOfPfn(pfn)),
+      topLevel: this.topLevel,
+      levels: this.topLevel + 1,
+      topBits: this.topBits,
+      topBytes: 8 << this.topBits,
+      bitsPerLevel: this.bits,
+      topChanges: this.topChanges,
+    };
+  }
+}
+
+/** `lo + bytes` carried into `hi:lo` of `table`; bytes below 2^52. */
+export const addBytes = (table: TableState, hi: number, lo: number, bytes: number): void => {
+  const sum = (lo >>> 0) + bytes;
+  table.hi = (hi + Math.floor(sum / TWO_32)) | 0;
+  table.lo = sum | 0;
+};
+
+/** Bits that are set in the low word under every protection that may be mapped, and bits that are set under some only. */
+const commonBits = (attributes: Int32Array, slot: number): { always: number; varied: number } => {
+  let always = -1;
+  let any = 0;
+  for (let prot = 0; prot < 64; prot++) {
+    if ((prot & 3) === 0) continue;
+    always &= attributes[prot * 4 + slot]!;
+    any |= attributes[prot * 4 + slot]!;
+  }
+  return { always, varied: any & ~always };
+};
+
+const featuresOf = (config: PageTableConfig): PageTableFeatures => ({
+  svnapot: config.svnapot === true,
+  svpbmt: config.svpbmt === true,
+  snp: config.snp === true,
+  forceWriteable: config.forceWriteable === true,
+  flushRangeNoGaps: config.flushRangeNoGaps === true,
+  incoherent: config.incoherent === true,
+  ns: config.ns === true,
+  hd: config.hd === true,
+  fwb: config.fwb === true,
+  ttbr1: config.ttbr1 === true,
+});

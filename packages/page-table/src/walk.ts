@@ -1,0 +1,125 @@
+/** Looking up: the fast `iovaToPhys`, and the friendly walk that keeps a record of each step. */
+import { checkU64, hi32, join64, lo32 } from '@iommu-ts/bits';
+import { decodeEntry } from './decode.ts';
+import type { EntryFields } from './decode.ts';
+import { findTop, indexAt } from './find.ts';
+import { isPresent, isTable } from './release.ts';
+import type { TableState } from './state.ts';
+import { contigLg2 } from './unmap.ts';
+
+/** One entry read on the way from the top to the leaf. */
+export interface WalkStep {
+  /** 0 = lowest; `specLevel` is the specification's own number. */
+  readonly level: number;
+  readonly specLevel: number;
+  readonly tablePa: bigint;
+  readonly index: number;
+  readonly entryPa: bigint;
+  readonly entry: bigint;
+  /** `outside`: the table does not lie in RAM, nothing could be read. */
+  readonly kind: 'table' | 'leaf' | 'empty' | 'outside';
+  readonly fields: EntryFields;
+}
+
+/** A walk from the top table. */
+export interface WalkRecord {
+  readonly iova: bigint;
+  /** False when the IOVA is outside what the table covers: then there are no steps. */
+  readonly inRange: boolean;
+  readonly steps: readonly WalkStep[];
+  /** The output address, or null when nothing is mapped. */
+  readonly pa: bigint | null;
+  /** Bytes of the leaf, 0n when nothing is mapped. */
+  readonly size: bigint;
+}
+
+/**
+ * Output address of the leaf `hi:lo` at `level` for the IOVA: sets `outHi:outLo`, `leafSizeLg2`, `leafLevel` and the entry.
+ */
+export const takeLeaf = (
+  table: TableState,
+  level: number,
+  entryHi: number,
+  entryLo: number,
+  iovaHi: number,
+  iovaLo: number,
+): void => {
+  let sizeLg2 = table.granuleLg2 + level * table.bits;
+  if (table.contig !== 0) sizeLg2 += contigLg2(table, level, entryHi, entryLo);
+  table.tableOf(entryHi, entryLo);
+  if (sizeLg2 < 32) {
+    const mask = (1 << sizeLg2) - 1;
+    table.outHi = table.hi;
+    table.outLo = (table.lo & ~mask) | (iovaLo & mask);
+  } else {
+    const mask = sizeLg2 === 32 ? 0 : (1 << (sizeLg2 - 32)) - 1;
+    table.outHi = (table.hi & ~mask) | (iovaHi & mask);
+    table.outLo = iovaLo;
+  }
+  table.leafSizeLg2 = sizeLg2;
+  table.leafLevel = level;
+  table.leafHi = entryHi;
+  table.leafLo = entryLo;
+};
+
+/** Looks the IOVA up; the result is in `outHi:outLo`. */
+export const lookUp = (table: TableState, iovaHi: number, iovaLo: number): boolean => {
+  if (!table.inRange(iovaHi, iovaLo) || !findTop(table, iovaHi, iovaLo)) return false;
+  for (let level = table.topLevel; ; level--) {
+    const view = table.view;
+    const w = table.at + (indexAt(table, level, iovaHi, iovaLo) << 1);
+    const lo = view[w]!;
+    const hi = view[w + 1]!;
+    if (((lo & table.presentLo) | (hi & table.presentHi)) === 0) return false;
+    if (level === 0 || (lo & table.typeMask) !== table.tableType + level * table.tableStep) {
+      takeLeaf(table, level, hi, lo, iovaHi, iovaLo);
+      return true;
+    }
+    table.tableOf(hi, lo);
+    if (!table.locate(table.hi, table.lo)) return false;
+  }
+};
+
+/** The walk with a record of each step. Never throws for what the tables hold: depth is bounded by the levels. */
+export const walkRecord = (table: TableState, iova: bigint): WalkRecord => {
+  checkU64(iova, 'iova');
+  const hi = hi32(iova) | 0;
+  const lo = lo32(iova) | 0;
+  const steps: WalkStep[] = [];
+  if (!table.inRange(hi, lo)) return { iova, inRange: false, steps, pa: null, size: 0n };
+  let readable = findTop(table, hi, lo);
+  let tHi = table.tableHi32;
+  let tLo = table.tableLo32;
+  for (let level = table.topLevel; ; level--) {
+    const index = indexAt(table, level, hi, lo);
+    const tablePa = join64(tHi, tLo);
+    const base = {
+      level,
+      specLevel: table.format.specLevel(level),
+      tablePa,
+      index,
+      entryPa: tablePa + BigInt(index * 8),
+    };
+    if (!readable) {
+      steps.push({ ...base, entry: 0n, kind: 'outside', fields: {} });
+      return { iova, inRange: true, steps, pa: null, size: 0n };
+    }
+    const w = table.at + (index << 1);
+    const entryLo = table.view[w]!;
+    const entryHi = table.view[w + 1]!;
+    const entry = join64(entryHi, entryLo);
+    const present = isPresent(table, entryHi, entryLo);
+    const kind = !present ? 'empty' : isTable(table, level, entryLo) ? 'table' : 'leaf';
+    steps.push({ ...base, entry, kind, fields: decodeEntry(table, entry, level) });
+    if (kind === 'empty') return { iova, inRange: true, steps, pa: null, size: 0n };
+    if (kind === 'leaf') {
+      takeLeaf(table, level, entryHi, entryLo, hi, lo);
+      const size = 1n << BigInt(table.leafSizeLg2);
+      return { iova, inRange: true, steps, pa: join64(table.outHi, table.outLo), size };
+    }
+    table.tableOf(entryHi, entryLo);
+    tHi = table.hi;
+    tLo = table.lo;
+    readable = table.locate(tHi, tLo);
+  }
+};
