@@ -1,0 +1,177 @@
+/**
+ * The process to translate an IOVA: specification section of that name, for untranslated requests. IOTLB first; then
+ * device context, first stage, MSI page table, second stage; a fault becomes a record.
+ */
+import { ACCESS } from '@iommu-ts/iommu-core';
+import type { HardwareStats } from '@iommu-ts/iommu-core';
+import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
+import { CAUSE, CAUSES, TTYP } from '../faults.ts';
+import { EXTRA_FRAGMENT_S1, EXTRA_FRAGMENT_S2 } from './cache.ts';
+import type { TranslationCache } from './cache.ts';
+import { DeviceContext } from './context.ts';
+import { Directory } from './directory.ts';
+import type { FaultQueue } from './fault-queue.ts';
+import type { Features } from './features.ts';
+import { MsiTranslator, NOT_MSI } from './msi.ts';
+import { PERM, PageWalker, accessFault } from './walk.ts';
+
+const OFF = 0;
+const BARE = 1;
+const DTF = 1 << 4;
+const KEPT_WITH_DTF = new Set(Object.keys(CAUSES).filter((c) => CAUSES[Number(c)]!.withDtf).map(Number));
+
+export class TranslationEngine {
+  readonly directory: Directory;
+  readonly #cache: TranslationCache;
+  readonly #walker: PageWalker;
+  readonly #msi: MsiTranslator;
+  readonly #faults: FaultQueue;
+  readonly #pasEndPfn: number;
+  /** Used where nothing is cached. */
+  readonly #scratch = new DeviceContext();
+  /** `ddtp.iommu_mode`. */
+  mode = OFF;
+
+  outHi = 0;
+  outLo = 0;
+  /** Page-based memory type of the last translation that walked. */
+  pbmt = 0;
+
+  constructor(
+    memory: PhysicalMemory,
+    features: Features,
+    cache: TranslationCache,
+    faults: FaultQueue,
+    stats: HardwareStats,
+  ) {
+    this.#cache = cache;
+    this.#faults = faults;
+    this.#walker = new PageWalker(memory, features, stats);
+    this.#msi = new MsiTranslator(memory, features, stats);
+    this.directory = new Directory(memory, features, this.#walker, stats);
+    this.#pasEndPfn = features.pasEndPfn;
+  }
+
+  /**
+   * One untranslated request.
+   * @param did device_id
+   * @param pid process_id, or -1
+   * @param access {@link ACCESS} bits; PRIV counts only together with a process_id
+   * @returns 0, or the cause, which has been recorded (unless `DC.tc.DTF` is 1 or the queue could not take it).
+   */
+  translate(did: number, pid: number, hi: number, lo: number, access: number): number {
+    if (this.mode <= BARE) return this.#withoutDirectory(did, pid, hi, lo, access);
+    const cache = this.#cache;
+    const supervisor = pid >= 0 && (access & ACCESS.PRIV) !== 0;
+    const ctx = cache.enabled ? cache.slot(did, pid) : this.#scratch;
+    if (!cache.enabled || !cache.holds(ctx, did, pid)) {
+      ctx.generation = 0;
+      const cause = this.directory.locate(ctx, did, pid, access);
+      if (cause !== 0) return this.#fault(cause, this.directory.dtf, did, pid, hi, lo, access, supervisor);
+      cache.keep(ctx, did, pid);
+    }
+    if (supervisor && !ctx.ens) {
+      return this.#fault(CAUSE.TTYPE_DISALLOWED, (ctx.tc & DTF) !== 0, did, pid, hi, lo, access, supervisor);
+    }
+    const iotlb = cache.iotlb;
+    if (cache.enabled && iotlb.lookup(ctx.tag, hi, lo) && allows(iotlb.perm, access, supervisor, ctx.sum)) {
+      this.outHi = iotlb.outHi;
+      this.outLo = iotlb.outLo;
+      return 0;
+    }
+    const cause = this.#walk(ctx, hi, lo, access, supervisor);
+    if (cause !== 0) return this.#fault(cause, (ctx.tc & DTF) !== 0, did, pid, hi, lo, access, supervisor);
+    return 0;
+  }
+
+  /** `ddtp.iommu_mode` Off or Bare. */
+  #withoutDirectory(did: number, pid: number, hi: number, lo: number, access: number): number {
+    const supervisor = pid >= 0 && (access & ACCESS.PRIV) !== 0;
+    if (this.mode === OFF) {
+      return this.#fault(CAUSE.ALL_INBOUND_DISALLOWED, false, did, pid, hi, lo, access, supervisor);
+    }
+    this.outHi = hi | 0;
+    this.outLo = lo | 0;
+    return 0;
+  }
+
+  #walk(ctx: DeviceContext, hi: number, lo: number, access: number, supervisor: boolean): number {
+    const walker = this.#walker;
+    const iova = (hi >>> 0) * 0x10_0000 + (lo >>> 12);
+    let pfn = iova;
+    let sizeLg2 = 63;
+    let s1Lg2 = 63;
+    let perm = PERM.READ | PERM.WRITE | PERM.EXEC | PERM.USER | PERM.SUPERVISOR;
+    let pbmt = 0;
+    if (ctx.s1Mode !== 0) {
+      const cause = walker.first(ctx, hi, lo, access, supervisor);
+      if (cause !== 0) return cause;
+      pfn = walker.outPfn;
+      s1Lg2 = sizeLg2 = walker.sizeLg2;
+      perm = walker.perm;
+      pbmt = walker.pbmt;
+    }
+    if (ctx.s2Mode !== 0) {
+      const gpaHi = Math.floor(pfn / 0x10_0000);
+      const gpaLo = ((pfn % 0x10_0000) << 12) | (lo & 0xfff);
+      if (ctx.msi) {
+        const msi = this.#msi.translate(ctx, gpaHi, gpaLo, access);
+        if (msi === 0) return this.#finish(this.#msi.outPfn, lo, access);
+        if (msi !== NOT_MSI) return msi;
+        // MSI pages may lie anywhere within a larger leaf.
+        sizeLg2 = 12;
+      }
+      const cause = walker.second(ctx, gpaHi, gpaLo, access, 0);
+      if (cause !== 0) return cause;
+      pfn = walker.outPfn;
+      sizeLg2 = Math.min(sizeLg2, walker.sizeLg2);
+      perm &= walker.perm;
+      if (pbmt === 0) pbmt = walker.pbmt;
+      if (walker.sizeLg2 > sizeLg2) this.#cache.noteFragment(EXTRA_FRAGMENT_S2);
+      if (s1Lg2 !== 63 && s1Lg2 > sizeLg2) this.#cache.noteFragment(EXTRA_FRAGMENT_S1);
+    }
+    this.pbmt = pbmt;
+    const cause = this.#finish(pfn, lo, access);
+    // Both stages Bare: nothing to cache.
+    if (cause === 0 && this.#cache.enabled && sizeLg2 !== 63) {
+      this.#cache.iotlb.fill(ctx.tag, hi, lo, sizeLg2, this.outHi, this.outLo, perm, 0);
+    }
+    return cause;
+  }
+
+  #finish(pfn: number, lo: number, access: number): number {
+    if (pfn >= this.#pasEndPfn) return accessFault(access);
+    this.outHi = Math.floor(pfn / 0x10_0000) | 0;
+    this.outLo = ((pfn % 0x10_0000) << 12) | (lo & 0xfff);
+    return 0;
+  }
+
+  #fault(
+    cause: number,
+    dtf: boolean,
+    did: number,
+    pid: number,
+    hi: number,
+    lo: number,
+    access: number,
+    supervisor: boolean,
+  ): number {
+    if (dtf && !KEPT_WITH_DTF.has(cause)) return cause;
+    const ttyp = (access & ACCESS.EXEC) !== 0 ? TTYP.EXEC : (access & ACCESS.WRITE) !== 0 ? TTYP.WRITE : TTYP.READ;
+    const word0 = cause | (pid >= 0 ? pid << 12 : 0);
+    const word1 = (pid >= 0 ? 1 : 0) | (supervisor ? 2 : 0) | (ttyp << 2) | (did << 8);
+    const guest = cause >= CAUSE.INSTRUCTION_GUEST_PAGE_FAULT && cause <= CAUSE.WRITE_GUEST_PAGE_FAULT;
+    const walker = this.#walker;
+    this.#faults.record(word0, word1, hi | 0, lo | 0, guest ? walker.val2Hi : 0, guest ? walker.val2Lo : 0);
+    return cause;
+  }
+}
+
+/** Whether a cached translation allows the access; if not, a walk finds out what to report. */
+const allows = (perm: number, access: number, supervisor: boolean, sum: boolean): boolean => {
+  const exec = (access & ACCESS.EXEC) !== 0;
+  const need = exec ? PERM.EXEC : access & (PERM.READ | PERM.WRITE);
+  if ((perm & need) !== need) return false;
+  if (!supervisor) return (perm & PERM.USER) !== 0;
+  return (perm & PERM.SUPERVISOR) !== 0 || (sum && !exec);
+};

@@ -1,0 +1,287 @@
+/**
+ * Page walks: Sv39/48/57 and Sv39x4/48x4/57x4 of the Privileged specification (sections "Virtual Address Translation
+ * Process", "Two-Stage Address Translation", Svnapot, Svpbmt), as the IOMMU specification section "Process to translate an
+ * IOVA" uses them. Entries are read from memory as words; nothing is allocated.
+ */
+import { hiOfPfn, loOfPfn, maskHi, maskLo } from '@iommu-ts/bits';
+import { ACCESS } from '@iommu-ts/iommu-core';
+import type { HardwareStats } from '@iommu-ts/iommu-core';
+import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
+import { CAUSE } from '../faults.ts';
+import { PTE } from '../structures.ts';
+import type { DeviceContext } from './context.ts';
+import type { Features } from './features.ts';
+
+const V = maskLo(PTE.V);
+const R = maskLo(PTE.R);
+const W = maskLo(PTE.W);
+const X = maskLo(PTE.X);
+const U = maskLo(PTE.U);
+const A = maskLo(PTE.A);
+const D = maskLo(PTE.D);
+const RWX = R | W | X;
+const PPN_LO = maskLo(PTE.PPN);
+const PPN_HI = maskHi(PTE.PPN);
+const RESERVED_HI = maskHi(PTE.reserved);
+const RSW_HI = maskHi(PTE.RSW60T59B);
+const PBMT_HI = maskHi(PTE.PBMT);
+const N_HI = maskHi(PTE.N);
+
+/** Permissions of a translation, as kept in the IOTLB. */
+export const PERM = { READ: 1, WRITE: 2, EXEC: 4, USER: 8, SUPERVISOR: 16 } as const;
+
+const SADE = 1 << 8;
+const GADE = 1 << 7;
+
+/** A walk that meets entries changed under it starts over; more often than this it gives up (other threads only). */
+const MAX_RESTARTS = 16;
+const RESTART = -1;
+
+/** Access-fault, page-fault and guest-page-fault cause of an access. */
+export const accessFault = (access: number): number =>
+  (access & ACCESS.EXEC) !== 0
+    ? CAUSE.INSTRUCTION_ACCESS_FAULT
+    : (access & ACCESS.WRITE) !== 0
+      ? CAUSE.WRITE_ACCESS_FAULT
+      : CAUSE.READ_ACCESS_FAULT;
+const pageFault = (access: number): number =>
+  (access & ACCESS.EXEC) !== 0
+    ? CAUSE.INSTRUCTION_PAGE_FAULT
+    : (access & ACCESS.WRITE) !== 0
+      ? CAUSE.WRITE_PAGE_FAULT
+      : CAUSE.READ_PAGE_FAULT;
+export const guestPageFault = (access: number): number =>
+  (access & ACCESS.EXEC) !== 0
+    ? CAUSE.INSTRUCTION_GUEST_PAGE_FAULT
+    : (access & ACCESS.WRITE) !== 0
+      ? CAUSE.WRITE_GUEST_PAGE_FAULT
+      : CAUSE.READ_GUEST_PAGE_FAULT;
+
+export class PageWalker {
+  readonly #memory: PhysicalMemory;
+  readonly #stats: HardwareStats;
+  readonly #pasEndPfn: number;
+  readonly #reservedHi: number;
+  readonly #svpbmt: boolean;
+
+  /** After success of a stage: page frame of the translated 4 KiB page, size of the leaf, permissions, PBMT. */
+  outPfn = 0;
+  sizeLg2 = 0;
+  perm = 0;
+  pbmt = 0;
+  /** After a guest-page fault: `iotval2`. */
+  val2Hi = 0;
+  val2Lo = 0;
+
+  constructor(memory: PhysicalMemory, features: Features, stats: HardwareStats) {
+    this.#memory = memory;
+    this.#stats = stats;
+    this.#pasEndPfn = features.pasEndPfn;
+    this.#svpbmt = features.svpbmt;
+    this.#reservedHi = RESERVED_HI | (features.svrsw60t59b ? 0 : RSW_HI) | (features.svpbmt ? 0 : PBMT_HI);
+  }
+
+  /**
+   * First stage: IOVA `hi:lo` to a GPA (or, with a Bare second stage, to the physical address).
+   * @param supervisor the transaction asks for supervisor privilege
+   * @returns 0, or the cause of the fault.
+   */
+  first(ctx: DeviceContext, hi: number, lo: number, access: number, supervisor: boolean): number {
+    const mode = ctx.s1Mode;
+    // The IOVA is the sign-extension of its low 39, 48 or 57 bits.
+    const shift = mode === 8 ? 25 : mode === 9 ? 16 : 7;
+    if ((hi << shift) >> shift !== (hi | 0)) return pageFault(access);
+    for (let i = 0; i < MAX_RESTARTS; i++) {
+      const cause = this.#firstOnce(ctx, hi, lo, access, supervisor);
+      if (cause !== RESTART) return cause;
+    }
+    return accessFault(access);
+  }
+
+  #firstOnce(ctx: DeviceContext, hi: number, lo: number, access: number, supervisor: boolean): number {
+    const memory = this.#memory;
+    const nested = ctx.s2Mode !== 0;
+    let table = ctx.s1Pfn;
+    let level = ctx.s1Mode - 6;
+    this.#stats.walks++;
+    for (;;) {
+      const index = indexAt(hi, lo, level);
+      let tablePfn = table;
+      if (nested) {
+        const cause = this.second(ctx, hiOfPfn(table), loOfPfn(table) | (index << 3), access, 1);
+        if (cause !== 0) return cause;
+        tablePfn = this.outPfn;
+      } else if (tablePfn >= this.#pasEndPfn) return accessFault(access);
+      if (!memory.locate(tablePfn, false)) return accessFault(access);
+      this.#stats.walkReads++;
+      const at = memory.index + index * 2;
+      const pteLo = memory.view[at]!;
+      const pteHi = memory.view[at + 1]!;
+      const kind = this.#classify(pteLo, pteHi, level);
+      if (kind === INVALID) return pageFault(access);
+      if (kind === POINTER) {
+        table = pfnOfPte(pteHi, pteLo);
+        level--;
+        continue;
+      }
+      // The leaf: permission first, then accessed and dirty.
+      if (!permits(pteLo, access)) return pageFault(access);
+      if ((pteLo & U) === 0 ? !supervisor : supervisor && (!ctx.sum || (access & ACCESS.EXEC) !== 0)) {
+        return pageFault(access);
+      }
+      const missing = (A | ((access & ACCESS.WRITE) !== 0 ? D : 0)) & ~pteLo;
+      let flags = pteLo;
+      if (missing !== 0) {
+        if ((ctx.tc & SADE) === 0) return pageFault(access);
+        if (nested) {
+          // The update is an implicit write, which the second stage has to allow.
+          const cause = this.second(ctx, hiOfPfn(table), loOfPfn(table) | (index << 3), access, 2);
+          if (cause !== 0) return cause;
+          tablePfn = this.outPfn;
+        }
+        if (!this.#update(tablePfn, index, pteLo, missing)) return RESTART;
+        flags |= missing;
+      }
+      this.#leaf(pteHi, pteLo, level, hi, lo);
+      this.perm = permOf(flags) | ((flags & U) !== 0 ? PERM.USER : PERM.SUPERVISOR);
+      return 0;
+    }
+  }
+
+  /**
+   * Second stage: GPA `hi:lo` to the physical address.
+   * @param access of the transaction: it decides the cause
+   * @param implicit 0: the transaction itself; 1: a read, 2: a write that the walk of the first stage makes
+   * @returns 0, or the cause of the fault with {@link val2Hi}/{@link val2Lo} set.
+   */
+  second(ctx: DeviceContext, hi: number, lo: number, access: number, implicit: number): number {
+    const need = implicit === 0 ? access : implicit === 1 ? ACCESS.READ : ACCESS.READ | ACCESS.WRITE;
+    this.val2Hi = hi;
+    this.val2Lo = (lo & ~3) | (implicit === 0 ? 0 : implicit === 1 ? 1 : 3);
+    const mode = ctx.s2Mode;
+    // 41, 50 or 59 bits; nothing above.
+    if (hi >>> (mode === 8 ? 9 : mode === 9 ? 18 : 27) !== 0) return guestPageFault(access);
+    for (let i = 0; i < MAX_RESTARTS; i++) {
+      const cause = this.#secondOnce(ctx, hi, lo, access, need);
+      if (cause !== RESTART) return cause;
+    }
+    return accessFault(access);
+  }
+
+  #secondOnce(ctx: DeviceContext, hi: number, lo: number, access: number, need: number): number {
+    const memory = this.#memory;
+    let level = ctx.s2Mode - 6;
+    // The root table is four pages: two index bits more.
+    const wide = level === 2 ? ((lo >>> 30) | (hi << 2)) & 0x7ff : (hi >>> (level === 3 ? 7 : 16)) & 0x7ff;
+    let table = ctx.s2Pfn + (wide >>> 9);
+    let index = wide & 0x1ff;
+    this.#stats.walks++;
+    for (;;) {
+      if (table >= this.#pasEndPfn || !memory.locate(table, false)) return accessFault(access);
+      this.#stats.walkReads++;
+      const at = memory.index + index * 2;
+      const pteLo = memory.view[at]!;
+      const pteHi = memory.view[at + 1]!;
+      const kind = this.#classify(pteLo, pteHi, level);
+      if (kind === INVALID) return guestPageFault(access);
+      if (kind === POINTER) {
+        table = pfnOfPte(pteHi, pteLo);
+        level--;
+        index = indexAt(hi, lo, level);
+        continue;
+      }
+      // Every access of the second stage is a user access.
+      if (!permits(pteLo, need) || (pteLo & U) === 0) return guestPageFault(access);
+      const missing = (A | ((need & ACCESS.WRITE) !== 0 ? D : 0)) & ~pteLo;
+      let flags = pteLo;
+      if (missing !== 0) {
+        if ((ctx.tc & GADE) === 0) return guestPageFault(access);
+        if (!this.#update(table, index, pteLo, missing)) return RESTART;
+        flags |= missing;
+      }
+      this.#leaf(pteHi, pteLo, level, hi, lo);
+      this.perm = permOf(flags) | PERM.USER | PERM.SUPERVISOR;
+      return 0;
+    }
+  }
+
+  /** What an entry is, by its valid, reserved and misaligned bits. */
+  #classify(lo: number, hi: number, level: number): number {
+    if ((lo & V) === 0 || (lo & (R | W)) === W || (hi & this.#reservedHi) !== 0) return INVALID;
+    if ((lo & RWX) === 0) {
+      // A pointer: not at the last level, and A, D, U, PBMT and N are reserved.
+      if (level === 0 || (lo & (A | D | U)) !== 0 || (hi & (N_HI | PBMT_HI)) !== 0) return INVALID;
+      return POINTER;
+    }
+    if (this.#svpbmt && (hi & PBMT_HI) === PBMT_HI) return INVALID;
+    if ((hi & N_HI) !== 0) {
+      // Svnapot: 64 KiB at the last level is the one size.
+      return level === 0 && ((lo >>> 10) & 0xf) === 8 ? LEAF : INVALID;
+    }
+    // A superpage is aligned to its size.
+    switch (level) {
+      case 0:
+        return LEAF;
+      case 1:
+        return (lo & (0x1ff << 10)) === 0 ? LEAF : INVALID;
+      case 2:
+        return (lo & (0x3ffff << 10)) === 0 ? LEAF : INVALID;
+      case 3:
+        return (lo & PPN_LO) === 0 && (hi & 0x1f) === 0 ? LEAF : INVALID;
+      default:
+        return (lo & PPN_LO) === 0 && (hi & 0x3fff) === 0 ? LEAF : INVALID;
+    }
+  }
+
+  #leaf(pteHi: number, pteLo: number, level: number, hi: number, lo: number): void {
+    const napot = (pteHi & N_HI) !== 0;
+    const sizeLg2 = napot ? 16 : 12 + 9 * level;
+    // Page number within the leaf, from the address.
+    const pages = 2 ** (sizeLg2 - 12);
+    const page = (hi >>> 0) * 0x10_0000 + (lo >>> 12);
+    const base = pfnOfPte(pteHi, pteLo) - (napot ? 8 : 0);
+    this.outPfn = base + (page % pages);
+    this.sizeLg2 = sizeLg2;
+    this.pbmt = (pteHi >>> 29) & 3;
+  }
+
+  /** Sets A and D with one atomic compare-exchange; false when the entry has changed since it was read. */
+  #update(tablePfn: number, index: number, old: number, bits: number): boolean {
+    if (!this.#memory.locate(tablePfn, true)) return false;
+    const at = this.#memory.index + index * 2;
+    return Atomics.compareExchange(this.#memory.view, at, old, old | bits) === old;
+  }
+}
+
+const INVALID = 0;
+const POINTER = 1;
+const LEAF = 2;
+
+/** Nine bits of the address that index the table of `level`. */
+const indexAt = (hi: number, lo: number, level: number): number => {
+  switch (level) {
+    case 0:
+      return (lo >>> 12) & 0x1ff;
+    case 1:
+      return (lo >>> 21) & 0x1ff;
+    case 2:
+      return ((lo >>> 30) | (hi << 2)) & 0x1ff;
+    case 3:
+      return (hi >>> 7) & 0x1ff;
+    default:
+      return (hi >>> 16) & 0x1ff;
+  }
+};
+
+const pfnOfPte = (hi: number, lo: number): number => (hi & PPN_HI) * 0x40_0000 + (lo >>> 10);
+
+const permits = (pte: number, access: number): boolean =>
+  (access & ACCESS.EXEC) !== 0
+    ? (pte & X) !== 0
+    : ((access & ACCESS.READ) === 0 || (pte & R) !== 0) && ((access & ACCESS.WRITE) === 0 || (pte & W) !== 0);
+
+/** A page that is not dirty yet is kept without write permission, so that the first write walks again. */
+const permOf = (pte: number): number =>
+  ((pte & R) !== 0 ? PERM.READ : 0) |
+  ((pte & (W | D)) === (W | D) ? PERM.WRITE : 0) |
+  ((pte & X) !== 0 ? PERM.EXEC : 0);
