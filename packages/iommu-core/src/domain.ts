@@ -1,4 +1,4 @@
-import { IommuError, checkU64, codeOfErrno, hex, hi32, join64, lo32 } from '@iommu-ts/bits';
+import { IommuError, checkU64, codeOfErrno, hex, hi32, join64, lo32, pfnOf } from '@iommu-ts/bits';
 import type { IommuPages } from '@iommu-ts/iommu-pages';
 import { GatherRecord, PageTable } from '@iommu-ts/page-table';
 import type { PageTableConfig } from '@iommu-ts/page-table';
@@ -42,6 +42,8 @@ export interface PagingDomainOptions {
   readonly flushQueue?: FlushQueueOptions;
   /** The vendor's number for the domain: domain id, ASID or VMID. */
   readonly id: number;
+  /** Last IOVA that may be mapped, where the table could hold more than the driver offers (DART). */
+  readonly apertureLast?: bigint;
 }
 
 /**
@@ -62,6 +64,9 @@ export class PagingDomain {
   readonly #gather = new GatherRecord();
   readonly #mapGather = new GatherRecord();
   readonly #syncsMap: boolean;
+  /** Last page of the aperture; only looked at where one was given. */
+  readonly #limited: boolean;
+  readonly #lastPfn: number;
   #topChanges: number;
   #attached = 0;
   #freed = false;
@@ -75,6 +80,8 @@ export class PagingDomain {
     this.pages = options.pages;
     this.ops = options.ops;
     this.#syncsMap = options.ops.iotlbSyncMap !== undefined;
+    this.#limited = options.apertureLast !== undefined;
+    this.#lastPfn = pfnOf(options.apertureLast ?? 0n);
     const sync = (gather: GatherRecord): void => this.sync(gather);
     this.table = new PageTable(options.pages, { ...options.table, sync });
     this.#topChanges = this.table.topChanges;
@@ -123,6 +130,10 @@ export class PagingDomain {
   /** {@link map} on words: returns 0 or -errno, throws nothing, allocates nothing; see {@link mapped}. */
   mapWords(iovaHi: number, iovaLo: number, paHi: number, paLo: number, size: number, prot: number): number {
     const gather = this.#mapGather;
+    if (this.#limited && (iovaHi >>> 0) * 0x10_0000 + (iovaLo >>> 12) + size / 4096 > this.#lastPfn + 1) {
+      this.mapped = 0;
+      return -34;
+    }
     const errno = this.table.map(iovaHi, iovaLo, paHi, paLo, size, prot, gather);
     this.mapped = this.table.mapped;
     if (this.table.topChanges !== this.#topChanges) {
