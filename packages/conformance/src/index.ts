@@ -22,3 +22,5 @@ export { readCore } from './elf-core.ts';
 export { Random } from './random.ts';
 export { SNAPSHOT_FORMAT, playSnapshot, readSnapshot } from './snapshot.ts';
 export type { Snapshot, SnapshotDevice, SnapshotDeviceResult, SnapshotMapping, SnapshotParts } from './snapshot.ts';
+export { GOLDEN_FORMAT, playGolden, readGolden } from './golden.ts';
+export type { GoldenFile, GoldenMismatch, GoldenResult } from './golden.ts';

@@ -66,38 +66,47 @@ const visitAll = function* (table: TableState): ReturnType<typeof visit> {
   }
 };
 
-/** Leaves in ascending order within each table; those of upper halves come after the lower ones. */
-export function* leavesOf(table: TableState): Generator<Leaf> {
-  const found: Leaf[] = [];
-  for (const { level, hi, lo, iova, entries } of visitAll(table)) {
-    if (!table.locate(hi, lo)) continue;
-    const { view, at } = table;
-    const itemLg2 = table.granuleLg2 + level * table.bits;
-    for (let i = 0; i < entries;) {
-      const w = at + (i << 1);
-      const entryLo = view[w]!;
-      const entryHi = view[w + 1]!;
-      if (!isPresent(table, entryHi, entryLo) || isTable(table, level, entryLo)) {
-        i++;
-        continue;
-      }
+/** Leaves of the table `hi:lo` at `level` and of those below it, ascending. Lazy: a dump may hold a table that holds itself. */
+function* leavesIn(table: TableState, level: number, hi: number, lo: number, iova: bigint): Generator<Leaf> {
+  const entries = (level === table.topLevel ? table.topMask : table.indexMask) + 1;
+  const itemLg2 = table.granuleLg2 + level * table.bits;
+  for (let i = 0; i < entries;) {
+    if (!table.locate(hi, lo)) return;
+    const w = table.at + (i << 1);
+    const entryLo = table.view[w]!;
+    const entryHi = table.view[w + 1]!;
+    const here = iova + (BigInt(i) << BigInt(itemLg2));
+    if (!isPresent(table, entryHi, entryLo)) {
+      i++;
+    } else if (isTable(table, level, entryLo)) {
+      table.tableOf(entryHi, entryLo);
+      yield* leavesIn(table, level - 1, table.hi, table.lo, here);
+      i++;
+    } else {
       const items = 1 << contigLg2(table, level, entryHi, entryLo);
-      const whole = wholeIova(table, iova + (BigInt(i) << BigInt(itemLg2)));
       takeLeaf(table, level, entryHi, entryLo, 0, 0);
       const entry = join64(entryHi, entryLo);
-      found.push({
-        iova: whole,
+      yield {
+        iova: wholeIova(table, here),
         pa: join64(table.outHi, table.outLo),
         size: 1n << BigInt(table.leafSizeLg2),
         level,
         entry,
         prot: leafProt(table, entry),
-      });
+      };
       i += items - (i & (items - 1));
     }
   }
-  found.sort((a, b) => (a.iova < b.iova ? -1 : a.iova > b.iova ? 1 : 0));
-  yield* found;
+}
+
+/** All leaves in ascending order of IOVA. */
+export function* leavesOf(table: TableState): Generator<Leaf> {
+  const span = BigInt(table.granuleLg2 + (table.topLevel + 1) * table.bits);
+  for (let i = 0; i < table.rootCount; i++) {
+    const pfn = table.rootPfns[i]!;
+    const hi = Math.floor(pfn / 0x10_0000) | 0;
+    yield* leavesIn(table, table.topLevel, hi, ((pfn % 0x10_0000) << 12) | 0, BigInt(i) << span);
+  }
 }
 
 /** Tables, each before those below it. */

@@ -17,7 +17,7 @@ import type { WalkRecord } from './walk.ts';
 
 /** What {@link PageTable.attach} needs to know beside the format. */
 export interface AttachConfig extends PageTableConfig {
-  /** Address of the top table; several for DART. */
+  /** Address of the top table; several for DART, in the order of its TTBRs. */
   readonly root: bigint | readonly bigint[];
 }
 
@@ -42,8 +42,8 @@ export class PageTable extends TableState {
    */
   static attach(memory: PhysicalMemory, config: AttachConfig): PageTable {
     const roots = typeof config.root === 'bigint' ? [config.root] : config.root;
-    for (const root of roots) checkU64(root, 'root');
-    return new PageTable(null, config, { memory, roots: roots.map((root) => pfnOf(root)) });
+    for (const address of roots) checkU64(address, 'root');
+    return new PageTable(null, config, { memory, roots: roots.map((address) => pfnOf(address)) });
   }
 
   /** Address of the top table (of the first one where there are several). */
@@ -230,7 +230,9 @@ export class PageTable extends TableState {
 
   #writable(): void {
     if (this.pages === null) {
-      throw new IommuError('EOPNOTSUPP', `the table at ${hex(this.root)} is attached read-only`, { root: this.root });
+      throw new IommuError('EOPNOTSUPP', `the table at ${hex(this.root)} is open for reading only`, {
+        root: this.root,
+      });
     }
   }
 }

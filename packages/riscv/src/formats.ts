@@ -4,7 +4,14 @@
  */
 import { bit, bits } from '@iommu-ts/bits';
 import { CONTIG_NAPOT, PROT, RULES_GENERIC_PT, defineFormat, goldenFeatures } from '@iommu-ts/page-table';
-import type { AttributeRule, FormatSpec, GoldenHeader, PageTableConfig, PageTableFormat, TableGeometry } from '@iommu-ts/page-table';
+import type {
+  AttributeRule,
+  FormatSpec,
+  GoldenHeader,
+  PageTableConfig,
+  PageTableFormat,
+  TableGeometry,
+} from '@iommu-ts/page-table';
 
 const RWX = bits(3, 1, 'all zero: a pointer to the next table');
 const PPN = bits(53, 10, 'page number of the page or of the next table');

@@ -1,0 +1,369 @@
+/**
+ * Player of golden tables (`iommu-golden/1`): the operations of a file are carried out by the engine on a fresh table whose
+ * pages come from the real allocator over an arena, and everything that the file recorded is compared: each return value
+ * and length, the leaves, the probes, the log of allocations, every byte of every table, and what the hardware is told.
+ *
+ * Which format and options a file means is the drivers' business: they are handed in as `resolve`.
+ */
+import { IommuError, addressOfPfn, hex, hi32, join64, lo32 } from '@iommu-ts/bits';
+import { ArenaSource, IommuPages, PhysicalMemory } from '@iommu-ts/iommu-pages';
+import { GatherRecord, PageTable, RULES_GENERIC_PT } from '@iommu-ts/page-table';
+import type { GoldenConfig, GoldenHeader, HwInfo, PageTableConfig } from '@iommu-ts/page-table';
+import { FieldReader, formatError, hexOfBytes, isObject, parseBytes, parseU64 } from './json-lines.ts';
+
+/** Value of `format` in the file. */
+export const GOLDEN_FORMAT = 'iommu-golden/1';
+
+/** RAM above the arena's base: sparse, so only what is touched costs memory. */
+const ARENA_BYTES = 64n << 30n;
+
+/** Mismatches kept; a wrong bit shows up in thousands of entries. */
+const MISMATCH_LIMIT = 20;
+
+interface MapOp {
+  readonly op: 'map';
+  readonly iova: bigint;
+  readonly pa: bigint;
+  readonly sizeLg2: number;
+  readonly count: number;
+  readonly length: bigint;
+  readonly prot: number;
+  readonly ret: number;
+  readonly mapped: bigint;
+}
+
+interface UnmapOp {
+  readonly op: 'unmap';
+  readonly iova: bigint;
+  readonly sizeLg2: number;
+  readonly count: number;
+  readonly length: bigint;
+  readonly unmapped: bigint;
+}
+
+interface GoldenLeaf {
+  readonly iova: bigint;
+  readonly pa: bigint;
+  readonly size: bigint;
+  readonly level: number;
+  readonly entry: bigint;
+}
+
+/** A golden file, read and checked. */
+export interface GoldenFile extends GoldenHeader {
+  readonly file: string;
+  readonly arenaBase: bigint;
+  readonly ops: readonly (MapOp | UnmapOp)[];
+  readonly root: FieldReader;
+  readonly leaves: readonly GoldenLeaf[];
+  readonly tables: readonly { readonly pa: bigint; readonly bytes: string; readonly level: number }[];
+  readonly probes: readonly { readonly iova: bigint; readonly pa: bigint | null }[];
+  readonly alloc: readonly { readonly op: string; readonly pa: bigint; readonly size: number }[];
+}
+
+/** One thing that was not as recorded. */
+export interface GoldenMismatch {
+  /** `op 17`, `leaf 3`, `table 0x80001000`, `probe 5`, `alloc 9`, `root`. */
+  readonly where: string;
+  readonly expected: string;
+  readonly got: string;
+}
+
+/** How a golden file compares. */
+export interface GoldenResult {
+  readonly file: string;
+  readonly name: string;
+  readonly pageTable: string;
+  readonly ok: boolean;
+  readonly ops: number;
+  /** The first mismatches; empty when all is as recorded. */
+  readonly mismatches: readonly GoldenMismatch[];
+  /** Why the file could not be played at all: no driver knows its format. */
+  readonly reason?: string;
+}
+
+const lg2Of = (reader: FieldReader, name: string): number => {
+  const value = reader.u64(name);
+  if (value === 0n || (value & (value - 1n)) !== 0n) reader.fail(name, 'a power of two');
+  return value.toString(2).length - 1;
+};
+
+const objects = (root: FieldReader, name: string): FieldReader[] =>
+  root.array(name).map((value, i) => {
+    if (!isObject(value)) throw formatError(root.file, `"${name}"[${i}]`, 'an object', value);
+    return new FieldReader(root.file, `"${name}"[${i}]`, value);
+  });
+
+const readOp = (op: FieldReader): MapOp | UnmapOp => {
+  const kind = op.string('op');
+  const common = {
+    iova: op.u64('iova'),
+    sizeLg2: lg2Of(op, 'size'),
+    count: op.number('count'),
+    length: op.u64('len'),
+  };
+  if (kind === 'unmap') return { op: 'unmap', ...common, unmapped: op.u64('ret') };
+  if (kind !== 'map') op.fail('op', '"map" or "unmap"');
+  const ret = op.value['ret'];
+  if (typeof ret !== 'number' || !Number.isInteger(ret) || ret > 0) op.fail('ret', '0 or a negative errno');
+  return {
+    op: 'map',
+    ...common,
+    pa: op.u64('pa'),
+    prot: op.object('prot').number('raw', 63),
+    ret,
+    mapped: op.u64('mapped'),
+  };
+};
+
+const readConfig = (config: FieldReader): GoldenConfig => ({
+  ias: config.number('ias', 64),
+  oas: config.number('oas', 64),
+  granule: config.number('granule', 1 << 30),
+  pageSizeBitmap: hex(config.u64('pageSizeBitmap')),
+  signExtend: config.boolean('signExtend'),
+  incoherent: config.boolean('incoherent'),
+  featureNames: config
+    .array('featureNames')
+    .map((name) => (typeof name === 'string' ? name : config.fail('featureNames', 'names'))),
+  startTopLevel: config.has('startTopLevel') ? config.number('startTopLevel', 5) : undefined,
+});
+
+/** Checks the shape of a golden file. @throws IommuError `EFORMAT`: which file, where, and what was expected. */
+export const readGolden = (json: unknown, file = 'golden file'): GoldenFile => {
+  if (!isObject(json)) throw formatError(file, 'the file', 'a JSON object', json);
+  const root = new FieldReader(file, 'the file', json);
+  if (json['format'] !== GOLDEN_FORMAT) root.fail('format', `"${GOLDEN_FORMAT}"`);
+  const config = root.object('config');
+  const levels = root.object('tableLevels');
+  const tables = Object.entries(root.object('tables').value).map(([address, bytes]) => {
+    const pa = parseU64(address);
+    if (pa === undefined) throw formatError(file, '"tables"', 'addresses as "0x…"', address);
+    if (typeof bytes !== 'string' || parseBytes(bytes) === undefined) {
+      throw formatError(file, `"tables"["${address}"]`, 'bytes as hex digits', bytes);
+    }
+    return { pa, bytes: bytes.toLowerCase(), level: levels.number(address, 5) };
+  });
+  return {
+    file,
+    pageTable: root.string('pageTable'),
+    name: root.string('name'),
+    config: readConfig(config),
+    arenaBase: config.u64('arenaBase'),
+    ops: objects(root, 'ops').map((op) => readOp(op)),
+    root: root.object('root'),
+    leaves: objects(root, 'leaves').map((leaf) => ({
+      iova: leaf.u64('iova'),
+      pa: leaf.u64('pa'),
+      size: leaf.u64('size'),
+      level: leaf.number('level', 5),
+      entry: leaf.u64('pteHex'),
+    })),
+    tables,
+    probes: objects(root, 'probes').map((probe) => ({
+      iova: probe.u64('iova'),
+      pa: probe.has('pa') ? probe.u64('pa') : null,
+    })),
+    alloc: root.array('alloc').map((event, i) => {
+      const [op, pa, size] = Array.isArray(event) ? (event as unknown[]) : [];
+      const [address, bytes] = [parseU64(pa), parseU64(size)];
+      if ((op !== 'alloc' && op !== 'free') || address === undefined || bytes === undefined) {
+        throw formatError(file, `"alloc"[${i}]`, '["alloc" or "free", "0x…", bytes]', event);
+      }
+      return { op, pa: address, size: Number(bytes) };
+    }),
+  };
+};
+
+/** Collects differences up to a limit. */
+class Differences {
+  readonly list: GoldenMismatch[] = [];
+  #all = 0;
+
+  get any(): boolean {
+    return this.#all > 0;
+  }
+
+  add(where: string, expected: string, got: string): void {
+    this.#all++;
+    if (this.list.length < MISMATCH_LIMIT) this.list.push({ where, expected, got });
+  }
+
+  same(where: string, expected: string, got: string): void {
+    if (expected !== got) this.add(where, expected, got);
+  }
+}
+
+const leafText = (leaf: GoldenLeaf | undefined): string =>
+  leaf === undefined
+    ? 'none'
+    : `iova ${hex(leaf.iova)} pa ${hex(leaf.pa)} size ${hex(leaf.size)} level ${leaf.level} entry ${hex(leaf.entry)}`;
+
+/** What a file records of the hardware's view, as text: nested objects and lists flattened by path, numbers in hex. */
+const flatten = (value: unknown, path: string, out: Map<string, string>): void => {
+  if (Array.isArray(value)) value.forEach((item, i) => flatten(item, `${path}[${i}]`, out));
+  else if (isObject(value)) for (const [key, item] of Object.entries(value)) flatten(item, `${path}.${key}`, out);
+  else out.set(path, typeof value === 'bigint' ? hex(value) : typeof value === 'number' ? hex(value) : String(value));
+};
+
+const compareRoot = (file: GoldenFile, table: PageTable, differences: Differences): void => {
+  const geometry = table.geometry();
+  const ours: Record<string, unknown> = {
+    pa: geometry.root,
+    topLevel: geometry.topLevel,
+    levels: geometry.levels,
+    topChanges: geometry.topChanges,
+    startLevel: geometry.format.specLevel(geometry.topLevel),
+    pgdBits: geometry.topBits,
+    pgdBytes: geometry.topBytes,
+    bitsPerLevel: geometry.bitsPerLevel,
+    nTtbrs: geometry.roots.length,
+    nLevels: geometry.levels + 1,
+    tblBits: Math.log2(geometry.roots.length),
+    hw: table.hwInfo() satisfies HwInfo,
+  };
+  const [expected, got] = [new Map<string, string>(), new Map<string, string>()];
+  flatten(file.root.value, 'root', expected);
+  flatten(ours, 'root', got);
+  for (const [path, value] of expected) differences.same(path, value, got.get(path) ?? 'nothing');
+  for (const [path, value] of got)
+    if (path.startsWith('root.hw') && !expected.has(path)) differences.add(path, 'nothing', value);
+};
+
+const compareTables = (file: GoldenFile, table: PageTable, memory: PhysicalMemory, differences: Differences): void => {
+  const wanted = new Map(file.tables.map((entry) => [entry.pa, entry]));
+  for (const { pa, level, bytes } of table.tables()) {
+    const where = `table ${hex(pa)}`;
+    const want = wanted.get(pa);
+    wanted.delete(pa);
+    if (want === undefined) {
+      differences.add(where, 'no table there', `a table of level ${level}`);
+      continue;
+    }
+    differences.same(`${where} level`, String(want.level), String(table.format.specLevel(level)));
+    differences.same(`${where} bytes`, String(want.bytes.length / 2), String(bytes));
+    const have = hexOfBytes(memory.readBytes(pa, bytes));
+    if (have === want.bytes) continue;
+    for (let at = 0; at < have.length; at += 16) {
+      if (have.slice(at, at + 16) !== want.bytes.slice(at, at + 16)) {
+        differences.add(`${where} entry ${at / 16}`, want.bytes.slice(at, at + 16), have.slice(at, at + 16));
+        break;
+      }
+    }
+  }
+  // DART's start tables that hold nothing are not listed in the file's tables; every other one must have been met.
+  for (const [pa, { level }] of wanted)
+    differences.add(`table ${hex(pa)}`, `a table of level ${level}`, 'no table there');
+};
+
+const compareLeaves = (file: GoldenFile, table: PageTable, differences: Differences): void => {
+  let i = 0;
+  for (const leaf of table.leaves()) {
+    const ours = { ...leaf, level: table.format.specLevel(leaf.level) };
+    differences.same(`leaf ${i}`, leafText(file.leaves[i]), leafText(ours));
+    i++;
+  }
+  for (; i < file.leaves.length; i++) differences.add(`leaf ${i}`, leafText(file.leaves[i]), 'none');
+};
+
+const compareProbes = (file: GoldenFile, table: PageTable, differences: Differences): void => {
+  const text = (pa: bigint | null): string => (pa === null ? 'not mapped' : hex(pa));
+  file.probes.forEach(({ iova, pa }, i) => {
+    const found = table.iovaToPhys(hi32(iova), lo32(iova));
+    const got = found ? join64(table.outHi, table.outLo) : null;
+    const where = `probe ${i} (iova ${hex(iova)})`;
+    // The kernel answers 0 both for "not mapped" and for a mapping of address 0.
+    if (pa === null && got === 0n) return;
+    differences.same(where, text(pa), text(got));
+    const walked = table.walk(iova).pa;
+    differences.same(`${where}, walked`, text(got), text(walked));
+  });
+};
+
+/** Carries the file's operations out. */
+const playOps = (file: GoldenFile, table: PageTable, pages: IommuPages, differences: Differences): void => {
+  const gather = new GatherRecord();
+  const range = table.format.rules === RULES_GENERIC_PT;
+  file.ops.forEach((op, i) => {
+    const iovaHi = hi32(op.iova);
+    const iovaLo = lo32(op.iova);
+    if (op.op === 'map') {
+      const paHi = hi32(op.pa);
+      const paLo = lo32(op.pa);
+      const ret = range
+        ? table.map(iovaHi, iovaLo, paHi, paLo, Number(op.length), op.prot, gather)
+        : table.mapPages(iovaHi, iovaLo, paHi, paLo, op.sizeLg2, op.count, op.prot, gather);
+      differences.same(`op ${i} (map ${hex(op.iova)}) ret`, String(op.ret), String(ret));
+      differences.same(`op ${i} (map ${hex(op.iova)}) mapped`, hex(op.mapped), hex(table.mapped));
+    } else {
+      const got = range
+        ? table.unmap(iovaHi, iovaLo, Number(op.length), gather)
+        : table.unmapPages(iovaHi, iovaLo, op.sizeLg2, op.count, gather);
+      differences.same(`op ${i} (unmap ${hex(op.iova)}) ret`, hex(op.unmapped), hex(got));
+    }
+    pages.putPagesList(gather.freelist);
+    gather.reset();
+  });
+};
+
+/**
+ * Plays one golden file.
+ * @param json the parsed file.
+ * @param resolve names the format and options of a file, or null for one it does not know.
+ * @param fileName for messages.
+ * @throws IommuError `EFORMAT` when the file is not what it should be.
+ */
+export const playGolden = (
+  json: unknown,
+  resolve: (header: GoldenHeader) => PageTableConfig | null,
+  fileName = 'golden file',
+): GoldenResult => {
+  const file = readGolden(json, fileName);
+  const result = { file: fileName, name: file.name, pageTable: file.pageTable, ops: file.ops.length };
+  const config = resolve(file);
+  if (config === null) {
+    const reason = `no driver knows the page table "${file.pageTable}"`;
+    return { ...result, ok: false, mismatches: [], reason };
+  }
+  if ((file.arenaBase & 0xfffn) !== 0n || file.arenaBase >= 1n << 52n) {
+    throw formatError(fileName, '"config"', '"arenaBase" to be a page address below 2^52', hex(file.arenaBase));
+  }
+  const memory = new PhysicalMemory([{ base: file.arenaBase, size: ARENA_BYTES }]);
+  const source = new ArenaSource(memory, file.arenaBase);
+  const log: { op: string; pa: bigint; size: number }[] = [];
+  source.onEvent = ([op, pfn, size]) => log.push({ op, pa: addressOfPfn(pfn), size });
+  const pages = new IommuPages(memory, source);
+  const sync = (gather: GatherRecord): void => {
+    pages.putPagesList(gather.freelist);
+    gather.reset();
+  };
+  let table: PageTable;
+  try {
+    table = new PageTable(pages, { ...config, sync });
+  } catch (error) {
+    if (!(error instanceof Error) || (error as Partial<IommuError>).code === undefined) throw error;
+    throw new IommuError(
+      'EFORMAT',
+      `${fileName}: "config": expected what ${file.pageTable} can have: ${error.message}`,
+      {
+        file: fileName,
+        where: '"config"',
+      },
+    );
+  }
+  const differences = new Differences();
+  playOps(file, table, pages, differences);
+  file.alloc.forEach((event, i) => {
+    const text = (one: { op: string; pa: bigint; size: number } | undefined): string =>
+      one === undefined ? 'nothing' : `${one.op} ${hex(one.pa)} ${hex(one.size)}`;
+    differences.same(`alloc ${i}`, text(event), text(log[i]));
+  });
+  if (log.length > file.alloc.length) {
+    differences.add(`alloc ${file.alloc.length}`, 'the end of the log', `${log.length - file.alloc.length} more`);
+  }
+  compareRoot(file, table, differences);
+  compareTables(file, table, memory, differences);
+  compareLeaves(file, table, differences);
+  compareProbes(file, table, differences);
+  return { ...result, ok: !differences.any, mismatches: differences.list };
+};
