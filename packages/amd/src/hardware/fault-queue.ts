@@ -67,7 +67,7 @@ export class EventLog {
     const tail = (words[TAIL]! >>> 4) & last;
     const next = (tail + 1) & last;
     if (next === ((words[HEAD]! >>> 4) & last)) {
-      words[STATUS]! = (words[STATUS]! | EVENT_OVERFLOW) & ~EVENT_LOG_RUN;
+      words[STATUS] = (words[STATUS]! | EVENT_OVERFLOW) & ~EVENT_LOG_RUN;
       this.#interrupts.update();
       return;
     }
