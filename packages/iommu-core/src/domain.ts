@@ -18,8 +18,11 @@ export interface PagingDomainOps {
   iotlbSync(domain: PagingDomain, gather: GatherRecord): void;
   /** Linux `flush_iotlb_all`: invalidates the whole domain. */
   flushIotlbAll(domain: PagingDomain): void;
-  /** Linux `iotlb_sync_map`: after every map, for hardware that may have cached that nothing was there (DART). */
-  iotlbSyncMap?(domain: PagingDomain): void;
+  /**
+   * Linux `iotlb_sync_map`: after every map, for hardware that may have cached that nothing was there (DART, VT-d caching
+   * mode). The pages mapped, in 4 KiB pages, both inclusive.
+   */
+  iotlbSyncMap?(domain: PagingDomain, startPfn: number, lastPfn: number): void;
   /** The top of the table changed (AMD): rewrite what points to it. */
   topChanged?(domain: PagingDomain): void;
   /** The domain goes away: give its ids back. No device is attached any more. */
@@ -142,7 +145,10 @@ export class PagingDomain {
     }
     if (!gather.freelist.empty) this.sync(gather);
     else gather.reset();
-    if (this.#syncsMap && this.mapped > 0) this.ops.iotlbSyncMap!(this);
+    if (this.#syncsMap && this.mapped > 0) {
+      const startPfn = (iovaHi >>> 0) * 0x10_0000 + (iovaLo >>> 12);
+      this.ops.iotlbSyncMap!(this, startPfn, startPfn + this.mapped / 4096 - 1);
+    }
     return errno;
   }
 

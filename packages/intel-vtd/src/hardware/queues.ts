@@ -42,7 +42,7 @@ const reservedOf = (layout: Layout): Int32Array => {
 };
 
 const RESERVED: readonly (Int32Array | null)[] = (() => {
-  const table: (Int32Array | null)[] = new Array<Int32Array | null>(16).fill(null);
+  const table: (Int32Array | null)[] = Array.from({ length: 16 }, () => null);
   table[INV_TYPE.CC_INV] = reservedOf(CC_INV);
   table[INV_TYPE.IOTLB_INV] = reservedOf(IOTLB_INV);
   table[INV_TYPE.DEV_TLB_INV] = reservedOf(DEV_TLB_INV);
