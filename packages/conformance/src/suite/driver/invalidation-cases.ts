@@ -7,6 +7,11 @@ import { expect } from 'vitest';
 import { DEVICE, OTHER, Rig, RO, RW } from './rig.ts';
 import type { DriverCase } from './rig.ts';
 
+/*
+ * Runs of pages that a case takes apart again have PA and IOVA one granule apart: with a common alignment a format with
+ * every power-of-two size (AMD v1) would map them as one entry, which unmaps as a whole.
+ */
+
 /** Enough virtual time for any flush queue's timer. */
 const LONG = 2_000_000_000;
 const MODES: readonly IotlbMode[] = ['none', 'sized', 'unbounded'];
@@ -90,11 +95,11 @@ export const invalidationCases: readonly DriverCase[] = [
         const domain = rig.attached(DEVICE);
         const { invalidations } = rig.hardware.stats;
         const commands = rig.info.invalidationCommands;
-        domain.map(rig.iova(0), rig.pa(0), 8n * rig.granule, RW);
-        for (let i = 0; i < 8; i++) rig.reaches(DEVICE, rig.iova(i), rig.pa(i));
+        domain.map(rig.iova(0), rig.pa(1), 8n * rig.granule, RW);
+        for (let i = 0; i < 8; i++) rig.reaches(DEVICE, rig.iova(i), rig.pa(i + 1));
         expect(domain.unmap(rig.iova(2), 3n * rig.granule)).toBe(3n * rig.granule);
         for (let i = 2; i < 5; i++) rig.refused(DEVICE, rig.iova(i));
-        for (const i of [0, 1, 5, 6, 7]) rig.reaches(DEVICE, rig.iova(i), rig.pa(i));
+        for (const i of [0, 1, 5, 6, 7]) rig.reaches(DEVICE, rig.iova(i), rig.pa(i + 1));
         expect(rig.hardware.stats.invalidations).toBeGreaterThan(invalidations);
         expect(rig.info.invalidationCommands).toBeGreaterThan(commands);
         // Mapped anew, elsewhere and with less permission.
@@ -129,8 +134,8 @@ export const invalidationCases: readonly DriverCase[] = [
     run(harness) {
       const rig = new Rig(harness);
       const domain = rig.attached(DEVICE);
-      domain.map(rig.iova(0), rig.pa(0), 40n * rig.granule, RW);
-      for (const i of [0, 1, 20, 39]) rig.reaches(DEVICE, rig.iova(i), rig.pa(i));
+      domain.map(rig.iova(0), rig.pa(1), 40n * rig.granule, RW);
+      for (const i of [0, 1, 20, 39]) rig.reaches(DEVICE, rig.iova(i), rig.pa(i + 1));
       // Several unmaps, one sync.
       const gather = new GatherRecord();
       for (const i of [0, 1, 20, 39]) {
@@ -141,7 +146,7 @@ export const invalidationCases: readonly DriverCase[] = [
       expect(rig.hardware.stats.invalidations).toBeGreaterThan(invalidations);
       expect(gather.empty).toBe(true);
       for (const i of [0, 1, 20, 39]) rig.refused(DEVICE, rig.iova(i));
-      for (const i of [2, 19, 38]) rig.reaches(DEVICE, rig.iova(i), rig.pa(i));
+      for (const i of [2, 19, 38]) rig.reaches(DEVICE, rig.iova(i), rig.pa(i + 1));
     },
   },
   {
@@ -182,20 +187,20 @@ export const invalidationCases: readonly DriverCase[] = [
       const rig = new Rig(harness, { mode: 'lazy' });
       const domain = rig.attached(DEVICE, OTHER);
       expect(domain.mode).toBe('lazy');
-      domain.map(rig.iova(0), rig.pa(0), 4n * rig.granule, RW);
-      rig.reaches(DEVICE, rig.iova(0), rig.pa(0));
+      domain.map(rig.iova(0), rig.pa(1), 4n * rig.granule, RW);
+      rig.reaches(DEVICE, rig.iova(0), rig.pa(1));
       const { invalidations } = rig.hardware.stats;
       let released = 0;
       expect(domain.unmap(rig.iova(0), rig.granule, () => released++)).toBe(rig.granule);
       // The window that lazy mode leaves open: the cached entry still answers.
       expect(rig.hardware.stats.invalidations).toBe(invalidations);
-      rig.reaches(DEVICE, rig.iova(0), rig.pa(0));
+      rig.reaches(DEVICE, rig.iova(0), rig.pa(1));
       expect(released).toBe(0);
       rig.system.clock.advance(LONG);
       expect(released).toBe(1);
       expect(rig.hardware.stats.invalidations).toBeGreaterThan(invalidations);
       rig.refused(DEVICE, rig.iova(0));
-      rig.reaches(DEVICE, rig.iova(1), rig.pa(1));
+      rig.reaches(DEVICE, rig.iova(1), rig.pa(2));
       rig.refused(OTHER, rig.iova(0));
       // At once, when asked to.
       domain.unmap(rig.iova(1), rig.granule, () => released++);
@@ -210,8 +215,8 @@ export const invalidationCases: readonly DriverCase[] = [
       const rig = new Rig(harness);
       const domain = rig.driver.createDomain({ mode: 'lazy', flushQueue: { entries: 8, periodNs: LONG } });
       rig.driver.attach(DEVICE, domain);
-      domain.map(rig.iova(0), rig.pa(0), 8n * rig.granule, RW);
-      for (let i = 0; i < 8; i++) rig.reaches(DEVICE, rig.iova(i), rig.pa(i));
+      domain.map(rig.iova(0), rig.pa(1), 8n * rig.granule, RW);
+      for (let i = 0; i < 8; i++) rig.reaches(DEVICE, rig.iova(i), rig.pa(i + 1));
       let released = 0;
       for (let i = 0; i < 7; i++) domain.unmap(rig.iova(i), rig.granule, () => released++);
       expect(released).toBe(0);
