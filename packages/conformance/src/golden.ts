@@ -251,7 +251,6 @@ const compareTables = (file: GoldenFile, table: PageTable, memory: PhysicalMemor
       }
     }
   }
-  // DART's start tables that hold nothing are not listed in the file's tables; every other one must have been met.
   for (const [pa, { level }] of wanted)
     differences.add(`table ${hex(pa)}`, `a table of level ${level}`, 'no table there');
 };
@@ -266,17 +265,21 @@ const compareLeaves = (file: GoldenFile, table: PageTable, differences: Differen
   for (; i < file.leaves.length; i++) differences.add(`leaf ${i}`, leafText(file.leaves[i]), 'none');
 };
 
+const paText = (pa: bigint | null): string => (pa === null ? 'not mapped' : hex(pa));
+
+const eventText = (event: { op: string; pa: bigint; size: number } | undefined): string =>
+  event === undefined ? 'nothing' : `${event.op} ${hex(event.pa)} ${hex(event.size)}`;
+
 const compareProbes = (file: GoldenFile, table: PageTable, differences: Differences): void => {
-  const text = (pa: bigint | null): string => (pa === null ? 'not mapped' : hex(pa));
   file.probes.forEach(({ iova, pa }, i) => {
     const found = table.iovaToPhys(hi32(iova), lo32(iova));
     const got = found ? join64(table.outHi, table.outLo) : null;
     const where = `probe ${i} (iova ${hex(iova)})`;
     // The kernel answers 0 both for "not mapped" and for a mapping of address 0.
     if (pa === null && got === 0n) return;
-    differences.same(where, text(pa), text(got));
+    differences.same(where, paText(pa), paText(got));
     const walked = table.walk(iova).pa;
-    differences.same(`${where}, walked`, text(got), text(walked));
+    differences.same(`${where}, walked`, paText(got), paText(walked));
   });
 };
 
@@ -354,9 +357,7 @@ export const playGolden = (
   const differences = new Differences();
   playOps(file, table, pages, differences);
   file.alloc.forEach((event, i) => {
-    const text = (one: { op: string; pa: bigint; size: number } | undefined): string =>
-      one === undefined ? 'nothing' : `${one.op} ${hex(one.pa)} ${hex(one.size)}`;
-    differences.same(`alloc ${i}`, text(event), text(log[i]));
+    differences.same(`alloc ${i}`, eventText(event), eventText(log[i]));
   });
   if (log.length > file.alloc.length) {
     differences.add(`alloc ${file.alloc.length}`, 'the end of the log', `${log.length - file.alloc.length} more`);

@@ -40,10 +40,15 @@ export class PageTable extends TableState {
    * A read-only table over tables that are in memory already (a dump, or what another driver built): `iovaToPhys`,
    * `walk`, `leaves`, `tables`, `decode`. Whatever the tables hold, nothing throws.
    */
-  static attach(memory: PhysicalMemory, config: AttachConfig): PageTable {
-    const roots = typeof config.root === 'bigint' ? [config.root] : config.root;
+  static open(memory: PhysicalMemory, config: PageTableConfig, root: bigint | readonly bigint[]): PageTable {
+    const roots = typeof root === 'bigint' ? [root] : root;
     for (const address of roots) checkU64(address, 'root');
     return new PageTable(null, config, { memory, roots: roots.map((address) => pfnOf(address)) });
+  }
+
+  /** {@link open} with the address in the configuration. */
+  static attach(memory: PhysicalMemory, config: AttachConfig): PageTable {
+    return PageTable.open(memory, config, config.root);
   }
 
   /** Address of the top table (of the first one where there are several). */
