@@ -64,7 +64,11 @@ export const CAUSES: Readonly<Record<number, Cause>> = {
   270: cause('MSI PT data corruption', false, 'poisoned data in the MSI page table'),
   271: cause('MSI MRIF data corruption', false, 'poisoned data in a memory-resident interrupt file'),
   272: cause('Internal data path error', true, 'the IOMMU itself failed'),
-  273: cause('IOMMU MSI write access fault', true, 'an interrupt message of the IOMMU went nowhere; iotval is its address'),
+  273: cause(
+    'IOMMU MSI write access fault',
+    true,
+    'an interrupt message of the IOMMU went nowhere; iotval is its address',
+  ),
   274: cause('First/second-stage PT data corruption', false, 'poisoned data in a page table'),
 };
 

@@ -1,37 +1,82 @@
+/**
+ * `@iommu-ts/riscv/harness`: what suites, players, the command line and benchmarks need of this driver, in the form that all
+ * drivers have.
+ * @packageDocumentation
+ */
 import { IommuError } from '@iommu-ts/bits';
-import type { DriverHarness, IotlbOptions } from '@iommu-ts/iommu-core';
+import type { DriverHarness, FormatVariant, IotlbOptions, SystemOptions } from '@iommu-ts/iommu-core';
 import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
+import { createRiscvIommu } from './create.ts';
+import { SV39, SV48, SV57 } from './formats.ts';
 import { RiscvIommuHardware } from './hardware/unit.ts';
+import { inspectDevice } from './inspect.ts';
 
-const value = (config: Readonly<Record<string, unknown>>, key: string): bigint | undefined => {
+const PAGE_FAULTS = [12, 13, 15];
+
+const formats: readonly FormatVariant[] = [
+  { name: 'riscv64-sv57', config: { format: SV57, ias: 57, oas: 56, svnapot: true } },
+  { name: 'riscv64-sv48', config: { format: SV48, ias: 48, oas: 56, svnapot: true } },
+  { name: 'riscv64-sv39', config: { format: SV39, ias: 39, oas: 56, svnapot: true } },
+];
+
+/** A number of a vector header's config. @throws IommuError `EFORMAT`. */
+const configNumber = (config: Readonly<Record<string, unknown>>, key: string): bigint | undefined => {
   const raw = config[key];
   if (raw === undefined || raw === null) return undefined;
-  try {
-    if (typeof raw === 'number' || typeof raw === 'string' || typeof raw === 'bigint') return BigInt(raw);
-  } catch {
-    // reported below
+  if (
+    typeof raw === 'number' ? Number.isInteger(raw) : typeof raw === 'string' && /^(0x[0-9a-f]+|[0-9]+)$/i.test(raw)
+  ) {
+    return BigInt(raw as number | string);
   }
-  throw new IommuError('EFORMAT', `config.${key}: expected a number or a hex string, got ${String(raw)}`, {});
+  throw new IommuError('EFORMAT', `config.${key}: expected a number or a hex string, got ${JSON.stringify(raw)}`, {
+    [key]: String(raw),
+  });
 };
 
-export const harness = {
+const createHardware = (
+  memory: PhysicalMemory,
+  config: Readonly<Record<string, unknown>>,
+  iotlb?: IotlbOptions,
+): RiscvIommuHardware => {
+  const capabilities = configNumber(config, 'capabilities');
+  if (capabilities === undefined) throw new IommuError('EFORMAT', 'config.capabilities: expected the register value');
+  const fctl = configNumber(config, 'fctl');
+  const ddtpReset = configNumber(config, 'ddtp_reset');
+  const queueLog2szMax = configNumber(config, 'queue_log2sz_max');
+  const maxIommuMode = configNumber(config, 'max_iommu_mode');
+  return new RiscvIommuHardware(
+    memory,
+    {
+      capabilities,
+      ...(fctl === undefined ? {} : { fctl }),
+      ...(ddtpReset === undefined ? {} : { ddtpReset }),
+      ...(queueLog2szMax === undefined ? {} : { queueLog2szMax: Number(queueLog2szMax) }),
+      ...(maxIommuMode === undefined ? {} : { maxIommuMode: Number(maxIommuMode) }),
+    },
+    iotlb,
+  );
+};
+
+/** The RISC-V IOMMU behind the common interface of all drivers. */
+export const harness: DriverHarness = {
   name: 'riscv',
   vectorName: 'riscv-iommu',
-  createHardware(memory: PhysicalMemory, config: Readonly<Record<string, unknown>>, iotlb?: IotlbOptions) {
-    const capabilities = value(config, 'capabilities');
-    const fctl = value(config, 'fctl');
-    const ddtpReset = value(config, 'ddtp_reset');
-    const max = value(config, 'queue_log2sz_max');
-    return new RiscvIommuHardware(
-      memory,
-      {
-        ...(capabilities === undefined ? {} : { capabilities }),
-        ...(fctl === undefined ? {} : { fctl }),
-        ...(ddtpReset === undefined ? {} : { ddtpReset }),
-        ...(max === undefined ? {} : { queueLog2szMax: Number(max) }),
-      },
-      iotlb,
-    );
+  title: 'RISC-V IOMMU',
+  createSystem: (options: SystemOptions = {}) => createRiscvIommu(options),
+  createHardware,
+  requesterOf: (op) => Number(op['rid']),
+  inspect: inspectDevice,
+  formats,
+  faultCodes: {
+    notConfigured: [258],
+    notPresent: PAGE_FAULTS,
+    permission: PAGE_FAULTS,
+    addressWidth: PAGE_FAULTS,
+    reservedBit: PAGE_FAULTS,
   },
-  requesterOf: (op: Readonly<Record<string, unknown>>): number => Number(op['rid']),
-} as unknown as DriverHarness;
+  setReservedBit: (memory, entryPa) => {
+    // Bit 54 is reserved for standard use in every PTE.
+    memory.writeU64(entryPa, memory.readU64(entryPa) | (1n << 54n));
+    return true;
+  },
+};

@@ -130,4 +130,3 @@ export class TranslationCache {
     this.#fragments = 0;
   }
 }
-

@@ -22,8 +22,9 @@ export const runTranslationRequest = (registers: RegisterFile, engine: Translati
     ((ctl & 2) !== 0 ? ACCESS.PRIV : 0);
   const pid = (high & 1) !== 0 ? ctl >>> 12 : -1;
   const cause = engine.translate(high >>> 8, pid, words[IOVA + 1]!, words[IOVA]!, access);
-  words[RESPONSE] = cause !== 0 ? 1 : ((engine.outLo >>> 12) << 10) | (engine.pbmt << 7);
-  words[RESPONSE + 1] = cause !== 0 ? 0 : ((engine.outLo >>> 22) | (engine.outHi << 10)) >>> 0;
+  // The PPN stands two bits lower than in the address.
+  words[RESPONSE] = cause !== 0 ? 1 : ((engine.outLo >>> 2) & ~0x3ff) | (engine.outHi << 30) | (engine.pbmt << 7);
+  words[RESPONSE + 1] = cause !== 0 ? 0 : (engine.outHi >>> 2) & 0x3f_ffff;
   // Go/Busy goes back to 0: the response is valid.
   words[CTL] = ctl & ~1;
 };

@@ -71,7 +71,10 @@ export class Features {
       });
     };
     const wrong = (what: string): never => {
-      throw new IommuError('EINVAL', `capabilities ${hex(cap)} fctl ${hex(fctl)}: ${what}`, { capabilities: cap, fctl });
+      throw new IommuError('EINVAL', `capabilities ${hex(cap)} fctl ${hex(fctl)}: ${what}`, {
+        capabilities: cap,
+        fctl,
+      });
     };
     if (has('END') || (fctl & 1n) !== 0n) reject('big-endian operation (END, fctl.BE)');
     if ((fctl & 4n) !== 0n) reject('RV32 addressing (fctl.GXL)');

@@ -18,7 +18,11 @@ import { PERM, PageWalker, accessFault } from './walk.ts';
 const OFF = 0;
 const BARE = 1;
 const DTF = 1 << 4;
-const KEPT_WITH_DTF = new Set(Object.keys(CAUSES).filter((c) => CAUSES[Number(c)]!.withDtf).map(Number));
+const KEPT_WITH_DTF = new Set(
+  Object.keys(CAUSES)
+    .filter((c) => CAUSES[Number(c)]!.withDtf)
+    .map(Number),
+);
 
 export class TranslationEngine {
   readonly directory: Directory;

@@ -104,8 +104,7 @@ export class RiscvIommuHardware implements IommuHardware {
     this.#faults = new FaultQueue(memory, this.mmio, this.#interrupts, this.stats);
     this.#commands = new CommandQueue(memory, this.mmio, this.features, this.#interrupts, this.#cache, this.stats);
     this.#engine = new TranslationEngine(memory, this.features, this.#cache, this.#faults, this.stats);
-    this.#interrupts.onMessageFault = (hi, lo) =>
-      this.#faults.record(CAUSE.MSI_WRITE_ACCESS_FAULT, 0, hi, lo, 0, 0);
+    this.#interrupts.onMessageFault = (hi, lo) => this.#faults.record(CAUSE.MSI_WRITE_ACCESS_FAULT, 0, hi, lo, 0, 0);
     this.reset();
   }
 
@@ -287,4 +286,4 @@ export class RiscvIommuHardware implements IommuHardware {
   }
 }
 
-const ppnOf = (hi: number, lo: number): number => pfnOfWords(hi << 2 | (lo >>> 30), (lo & ~0x3ff) << 2);
+const ppnOf = (hi: number, lo: number): number => pfnOfWords((hi << 2) | (lo >>> 30), (lo & ~0x3ff) << 2);
