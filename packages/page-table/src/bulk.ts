@@ -2,7 +2,8 @@
  * Runs of entries: fill, repeat, clear. The plain TypeScript forms serve sparse memory and hosts without WebAssembly
  * SIMD, and are the oracle for the other ones. An entry is empty here when all its 64 bits are zero.
  */
-import type { RamRange } from '@iommu-ts/iommu-pages';
+import type { RamRange, WasmMemory } from '@iommu-ts/iommu-pages';
+import { BULK_WASM, BULK_WASM_SHARED } from './wasm/bulk.gen.ts';
 
 /** The same loops in WebAssembly, over one memory; byte addresses as int32. */
 export interface WasmBulk {
@@ -12,8 +13,45 @@ export interface WasmBulk {
   clear(ptr: number, count: number, maskLo: number, maskHi: number, valueLo: number, valueHi: number): number;
 }
 
+/** The parts of the host that are used; the library has no DOM types. */
+interface Host {
+  readonly WebAssembly?: {
+    readonly Module: new (bytes: Uint8Array) => object;
+    readonly Instance: new (module: object, imports: object) => { readonly exports: unknown };
+  };
+  readonly atob?: (text: string) => string;
+}
+
+/** One instance a memory, however many tables lie in it; null where it could not be made. */
+const instances = new WeakMap<WasmMemory, { readonly bulk: WasmBulk | null }>();
+/** The two compiled modules: plain and shared memory. */
+const modules: (object | undefined)[] = [undefined, undefined];
+
+const instantiate = (memory: WasmMemory, shared: boolean): WasmBulk | null => {
+  const { WebAssembly: wasm, atob } = globalThis as Host;
+  if (wasm === undefined || atob === undefined) return null;
+  try {
+    const which = shared ? 1 : 0;
+    const compiled = (modules[which] ??= new wasm.Module(
+      Uint8Array.from(atob(shared ? BULK_WASM_SHARED : BULK_WASM), (char) => char.charCodeAt(0)),
+    ));
+    return new wasm.Instance(compiled, { env: { memory } }).exports as WasmBulk;
+  } catch {
+    return null; // no SIMD, or a page whose policy forbids WebAssembly: the TypeScript loops do the same
+  }
+};
+
 /** The WebAssembly loops over `range`, or null when it has no WebAssembly memory or the host no SIMD. */
-export const bulkFor = (_range: RamRange): WasmBulk | null => null;
+export const bulkFor = (range: RamRange): WasmBulk | null => {
+  const memory = range.wasm;
+  if (memory === null) return null;
+  let known = instances.get(memory);
+  if (known === undefined) {
+    known = { bulk: instantiate(memory, range.shared) };
+    instances.set(memory, known);
+  }
+  return known.bulk;
+};
 
 /** Number of empty entries from word `at` on, at most `count`. */
 export const firstUsed = (view: Int32Array, at: number, count: number): number => {
