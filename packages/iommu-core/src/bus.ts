@@ -49,69 +49,89 @@ export class Bus {
   ): number {
     const translator = this.translator;
     const memory = this.memory;
+    const write = (access & ACCESS.WRITE) !== 0;
     let hi = iovaHi | 0;
     let lo = iovaLo | 0;
-    this.done = 0;
-    while (this.done < length) {
-      const step = Math.min(length - this.done, 4096 - (lo & 0xfff));
+    let done = 0;
+    let status = TRANSLATE_OK as number;
+    while (done < length) {
+      const step = Math.min(length - done, 4096 - (lo & 0xfff));
       this.translations++;
-      const status = translator.translate(requester, pasid, hi, lo, access, step);
+      status = translator.translate(requester, pasid, hi, lo, access);
       if (status !== TRANSLATE_OK) {
         this.refused++;
-        return status;
+        break;
       }
       const { outHi, outLo } = translator;
-      const at = offset + this.done;
-      const moved =
-        (access & ACCESS.WRITE) !== 0
-          ? memory.copyIn(outHi, outLo, buffer, at, step) || this.#mmioStore(outHi, outLo, buffer, at, step)
-          : memory.copyOut(outHi, outLo, buffer, at, step) || this.#mmioLoad(outHi, outLo, buffer, at, step);
-      if (!moved) return DMA_BUS_ERROR;
-      this.done += step;
+      const at = offset + done;
+      // A part lies in one page, and a page is RAM or it is not: nothing has been copied when the copy says no.
+      const moved = write
+        ? memory.copyIn(outHi, outLo, buffer, at, step) || this.#mmioStore(outHi, outLo, buffer, at, step)
+        : memory.copyOut(outHi, outLo, buffer, at, step) || this.#mmioLoad(outHi, outLo, buffer, at, step);
+      if (!moved) {
+        status = DMA_BUS_ERROR;
+        break;
+      }
+      done += step;
       const next = (lo >>> 0) + step;
       lo = next | 0;
       if (next >= 0x1_0000_0000) hi = (hi + 1) | 0;
     }
-    return TRANSLATE_OK;
+    this.done = done;
+    return status;
   }
   /** Bytes done by the last {@link transfer}. */
   done = 0;
 
+  /** To MMIO: 1, 2, 4 or 8 bytes are one store, a longer burst arrives as bytes. */
   #mmioStore(hi: number, lo: number, buffer: Uint8Array, at: number, size: number): boolean {
-    const word = (i: number): number =>
-      buffer[at + i]! | (buffer[at + i + 1]! << 8) | (buffer[at + i + 2]! << 16) | (buffer[at + i + 3]! << 24);
+    const memory = this.memory;
     switch (size) {
       case 1:
-        return this.memory.store8(hi, lo, buffer[at]!);
+        return memory.store8(hi, lo, buffer[at]!);
       case 2:
-        return this.memory.store16(hi, lo, buffer[at]! | (buffer[at + 1]! << 8));
+        return memory.store16(hi, lo, buffer[at]! | (buffer[at + 1]! << 8));
       case 4:
-        return this.memory.store32(hi, lo, word(0));
+        return memory.store32(hi, lo, wordAt(buffer, at));
       case 8:
-        return this.memory.store64(hi, lo, word(4), word(0));
-      default: {
-        // A longer burst to MMIO arrives as bytes.
-        for (let i = 0; i < size; i++) if (!this.memory.store8(hi, lo + i, buffer[at + i]!)) return false;
+        return memory.store64(hi, lo, wordAt(buffer, at + 4), wordAt(buffer, at));
+      default:
+        for (let i = 0; i < size; i++) if (!memory.store8(hi, lo + i, buffer[at + i]!)) return false;
         return true;
-      }
     }
   }
 
+  /** From MMIO, likewise. */
   #mmioLoad(hi: number, lo: number, buffer: Uint8Array, at: number, size: number): boolean {
-    if (size === 4 || size === 8) {
-      const low = size === 8 ? (this.memory.load64(hi, lo), this.memory.lo) : this.memory.load32(hi, lo);
-      if (this.memory.busError) return false;
-      for (let i = 0; i < 4; i++) buffer[at + i] = low >>> (8 * i);
-      if (size === 8) for (let i = 0; i < 4; i++) buffer[at + 4 + i] = this.memory.hi >>> (8 * i);
-      return true;
+    const memory = this.memory;
+    switch (size) {
+      case 1:
+      case 2:
+      case 4: {
+        const value = size === 1 ? memory.load8(hi, lo) : size === 2 ? memory.load16(hi, lo) : memory.load32(hi, lo);
+        if (memory.busError) return false;
+        for (let i = 0; i < size; i++) buffer[at + i] = value >>> (8 * i);
+        return true;
+      }
+      case 8:
+        if (!memory.load64(hi, lo)) return false;
+        for (let i = 0; i < 4; i++) {
+          buffer[at + i] = memory.lo >>> (8 * i);
+          buffer[at + 4 + i] = memory.hi >>> (8 * i);
+        }
+        return true;
+      default:
+        for (let i = 0; i < size; i++) {
+          buffer[at + i] = memory.load8(hi, lo + i);
+          if (memory.busError) return false;
+        }
+        return true;
     }
-    for (let i = 0; i < size; i++) {
-      buffer[at + i] = this.memory.load8(hi, lo + i);
-      if (this.memory.busError) return false;
-    }
-    return true;
   }
 }
+
+const wordAt = (bytes: Uint8Array, at: number): number =>
+  bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24);
 
 /** {@link Bus.transfer}: translated, but nothing answered at the physical address. */
 export const DMA_BUS_ERROR = -2;

@@ -22,7 +22,7 @@ interface Entry {
 /** What an IOTLB that forgets nothing would hold. */
 class Model {
   readonly entries = new Map<string, Entry>();
-  fill(e: Entry): void {
+  put(e: Entry): void {
     this.entries.set(`${e.tag}/${e.page}/${e.sizeLg2}`, e);
   }
   covering(tag: number, iova: bigint): Entry[] {
@@ -38,6 +38,9 @@ class Model {
     return dropped;
   }
 }
+
+/** Tag 1, and the IOVA of a page. */
+const at = (page: number): [number, number, number] => [1, 0, page << 12];
 
 const overlaps = (e: Entry, startPfn: number, lastPfn: number): boolean => {
   const first = e.page >> 12n;
@@ -91,7 +94,7 @@ const play = (mode: IotlbMode, sets: number, ways: number): void => {
           tlb.fill(o.tag, hi(o.iova), lo(o.iova), o.sizeLg2, hi(o.out), lo(o.out), o.perm, o.extra);
           if (mode !== 'none') {
             const page = base(o.iova, o.sizeLg2);
-            model.fill({ ...o, page, out: base(o.out, o.sizeLg2) });
+            model.put({ ...o, page, out: base(o.out, o.sizeLg2) });
             // What was filled last is there, whatever was evicted for it.
             expect(tlb.lookup(o.tag, hi(o.iova), lo(o.iova))).toBe(true);
           }
@@ -155,7 +158,6 @@ describe('Iotlb against a model', () => {
 describe('Iotlb', () => {
   test('sized: the least recently used way of a set is evicted', () => {
     const tlb = new Iotlb({ sets: 1, ways: 3 });
-    const at = (page: number): [number, number, number] => [1, 0, page << 12];
     for (const page of [1, 2, 3]) tlb.fill(...at(page), 12, 0, page << 12, 3, 0);
     expect(tlb.lookup(...at(1))).toBe(true);
     tlb.fill(...at(4), 12, 0, 0x4000, 3, 0); // 2 is the oldest
