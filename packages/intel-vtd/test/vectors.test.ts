@@ -9,7 +9,12 @@ const folder = new URL('../../conformance/fixtures/vectors/', import.meta.url);
 const load = (file: string): ReturnType<typeof parseVectors> =>
   parseVectors(gunzipSync(readFileSync(new URL(file, folder))).toString(), file);
 
-const FILES = ['linux-drivers/intel-vtd-legacy-linux-7.2.jsonl.gz', 'qemu/intel-vtd-legacy-1.jsonl.gz'];
+const FILES = [
+  'linux-drivers/intel-vtd-legacy-linux-7.2.jsonl.gz',
+  'qemu/intel-vtd-legacy-1.jsonl.gz',
+  'qemu/intel-vtd-scalable-fs-1.jsonl.gz',
+  'qemu/intel-vtd-scalable-ss-1.jsonl.gz',
+];
 
 describe.each(FILES)('%s', (file) => {
   const vectors = load(file);
@@ -18,6 +23,6 @@ describe.each(FILES)('%s', (file) => {
     const failed = report.scenarios.filter((s) => !s.ok).map((s) => [s.name, s.mismatch ?? s.reason]);
     expect(failed).toEqual([]);
     expect(report.passed).toBe(vectors.scenarios.length);
-    expect(report.scenarios.reduce((sum, s) => sum + s.compared, 0)).toBeGreaterThan(1000);
+    expect(report.scenarios.reduce((sum, s) => sum + s.compared, 0)).toBeGreaterThan(300);
   });
 });

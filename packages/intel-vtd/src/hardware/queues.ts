@@ -212,6 +212,8 @@ export class Invalidator {
   /** Context-cache invalidation by either interface; returns the granularity performed, 0 for an incorrect request. */
   private contextCache(g: number, did: number, sid: number, functionMask: number): number {
     if (g === 1) this.remapper.invalidateContexts();
+    // In scalable mode no context entry has a domain-id: all go.
+    else if (g === 2 && this.remapper.mode !== 0) this.remapper.invalidateContexts();
     else if (g === 2) this.remapper.invalidateContextsOfDomain(did & this.didMask);
     else if (g === 3) this.remapper.invalidateContextsOfDevice(sid, functionMask);
     return g;

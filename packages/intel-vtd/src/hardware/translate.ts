@@ -13,11 +13,11 @@ import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
 import { FAULT } from '../faults.ts';
 import type { Capabilities } from '../registers.ts';
 import { CONTEXT_ENTRY, ROOT_ENTRY, SS_ENTRY, TT, TTM } from '../structures.ts';
+import { beyond, indexOf } from './address.ts';
+import { KIND } from './kinds.ts';
 import { ScalableMode } from './scalable.ts';
 
 const SLOTS = 1024;
-/** What a cached context says: a page table of one kind, or no translation. */
-export const KIND = { SECOND_STAGE: 0, PASS_THROUGH: 1, FIRST_STAGE: 2 } as const;
 
 const P = maskLo(ROOT_ENTRY.P);
 const FPD = maskLo(CONTEXT_ENTRY.FPD);
@@ -30,31 +30,6 @@ const ADDR_HI = maskHi(SS_ENTRY.ADDR);
 
 /** Second-stage levels of context-entry field AW (2 is 48 bits, 4 levels). */
 const LEVELS_OF_AW = (aw: number): number => aw + 2;
-
-/** True when `hi:lo` needs more than `bits` bits (30 … 64). */
-export const beyond = (hi: number, lo: number, bits: number): boolean => {
-  if (bits > 32) return bits < 64 && hi >>> (bits - 32) !== 0;
-  return hi !== 0 || (bits < 32 && lo >>> bits !== 0);
-};
-
-/** True for an address of the interrupt range 0xFEEx_xxxx. */
-export const inInterruptRange = (hi: number, lo: number): boolean => hi === 0 && lo >>> 20 === 0xfee;
-
-/** Index of level `level` (1 lowest) for the address `hi:lo`: nine bits from bit 12 + 9 (level - 1). */
-export const indexOf = (level: number, hi: number, lo: number): number => {
-  switch (level) {
-    case 1:
-      return (lo >>> 12) & 511;
-    case 2:
-      return (lo >>> 21) & 511;
-    case 3:
-      return ((lo >>> 30) | (hi << 2)) & 511;
-    case 4:
-      return (hi >>> 7) & 511;
-    default:
-      return (hi >>> 16) & 511;
-  }
-};
 
 /** Reserved bits of second-stage entries as words: index 4 * level + 2 * leaf + word. */
 const secondStageReserved = (caps: Capabilities, haw: number): Int32Array => {
@@ -89,15 +64,15 @@ export class Remapper {
   mode: number = TTM.LEGACY;
 
   // Context cache, direct mapped by source-id; public for the scalable-mode half.
-  readonly slotSid = new Int32Array(SLOTS).fill(-1);
-  readonly slotKind = new Uint8Array(SLOTS);
-  readonly slotLevels = new Uint8Array(SLOTS);
-  readonly slotBits = new Uint8Array(SLOTS);
-  readonly slotFpd = new Uint8Array(SLOTS);
-  readonly slotDid = new Int32Array(SLOTS);
-  readonly slotRoot = new Float64Array(SLOTS);
-  readonly slotTag = new Float64Array(SLOTS);
-  readonly slotFlags = new Int32Array(SLOTS);
+  readonly slotSid = new Int32Array(SLOTS + 1).fill(-1);
+  readonly slotKind = new Uint8Array(SLOTS + 1);
+  readonly slotLevels = new Uint8Array(SLOTS + 1);
+  readonly slotBits = new Uint8Array(SLOTS + 1);
+  readonly slotFpd = new Uint8Array(SLOTS + 1);
+  readonly slotDid = new Int32Array(SLOTS + 1);
+  readonly slotRoot = new Float64Array(SLOTS + 1);
+  readonly slotTag = new Float64Array(SLOTS + 1);
+  readonly slotFlags = new Int32Array(SLOTS + 1);
 
   private readonly memory: PhysicalMemory;
   private readonly iotlb: Iotlb;
@@ -167,9 +142,17 @@ export class Remapper {
       }
       this.slotSid[slot] = sid;
     }
+    const status = this.translateSlot(slot, hi, lo, access);
+    if (status !== TRANSLATE_OK) this.faultDisabled = this.slotFpd[slot] !== 0;
+    return status;
+  }
+
+  /** Translates by what context-cache slot `slot` says. */
+  translateSlot(slot: number, hi: number, lo: number, access: number): number {
+    const legacy = this.mode === TTM.LEGACY;
     const kind = this.slotKind[slot]!;
     if (kind === KIND.SECOND_STAGE) {
-      if (beyond(hi, lo, this.slotBits[slot]!)) return this.fault(slot, this.mode === 0 ? FAULT.LGN_1 : FAULT.SGN_4);
+      if (beyond(hi, lo, this.slotBits[slot]!)) return legacy ? FAULT.LGN_1 : FAULT.SGN_4;
       const tag = this.slotTag[slot]!;
       if (this.iotlb.lookup(tag, hi, lo) && (access & READ_WRITE & ~this.iotlb.perm) === 0) {
         this.outHi = this.iotlb.outHi;
@@ -178,22 +161,15 @@ export class Remapper {
       }
       // Not cached, or cached without the permission: only a walk may fault, for the tables may allow more by now.
       const status = this.secondStage(this.slotRoot[slot]!, this.slotLevels[slot]!, tag, hi, lo, access);
-      if (status === TRANSLATE_OK) return TRANSLATE_OK;
-      return this.fault(slot, this.mode === 0 ? status : scalableReason(status));
+      return legacy ? status : scalableReason(status);
     }
     if (kind === KIND.PASS_THROUGH) {
-      if (beyond(hi, lo, this.haw)) return this.fault(slot, this.mode === 0 ? FAULT.LGN_1 : FAULT.SGN_4);
+      if (beyond(hi, lo, this.haw)) return legacy ? FAULT.LGN_1 : FAULT.SGN_4;
       this.outHi = hi;
       this.outLo = lo;
       return TRANSLATE_OK;
     }
-    const status = this.scalable.firstStage(slot, hi, lo, access);
-    return status === TRANSLATE_OK ? TRANSLATE_OK : this.fault(slot, status);
-  }
-
-  private fault(slot: number, reason: number): number {
-    this.faultDisabled = this.slotFpd[slot] !== 0;
-    return reason;
+    return this.scalable.firstStage(slot, hi, lo, access);
   }
 
   /** Reads root and context entry of `sid` into context-cache slot `slot`; returns a fault reason or 0. */

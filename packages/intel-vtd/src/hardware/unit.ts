@@ -42,7 +42,6 @@ const refuse = (caps: Capabilities): void => {
     [((caps.ecap >> 52n) & 1n) !== 0n, 'ECAP.ADMS (abort DMA mode)'],
     [((caps.ecap >> 34n) & 1n) !== 0n, 'ECAP.EAFS (extended accessed flag)'],
     [((caps.ecap >> 45n) & 1n) !== 0n, 'ECAP.SSADS (second-stage accessed and dirty bits)'],
-    [caps.scalable, 'ECAP.SMTS (scalable mode)'],
   ];
   for (const [bad, what] of asked) {
     if (bad) throw new IommuError('EOPNOTSUPP', `${what} is not built`, { cap: caps.cap, ecap: caps.ecap });
