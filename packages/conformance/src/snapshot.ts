@@ -97,6 +97,8 @@ export const readSnapshot = (parts: SnapshotParts): Snapshot => {
   const registers = new Map<string, bigint>();
   for (const [i, item] of manifest.array('registers').entries()) {
     const register = object(item, file, `register ${i}`);
+    // Registers that the capture had no name for are of no use here.
+    if (register.value['name'] === null) continue;
     registers.set(register.string('name'), register.u64('value'));
   }
   const devices = manifest.array('devices').map((item, i): SnapshotDevice => {
