@@ -13,7 +13,7 @@ import { Directory } from './directory.ts';
 import type { FaultQueue } from './fault-queue.ts';
 import type { Features } from './features.ts';
 import { MsiTranslator, NOT_MSI } from './msi.ts';
-import { PERM, PageWalker, accessFault } from './walk.ts';
+import { PERM, PageWalker } from './walk.ts';
 
 const OFF = 0;
 const BARE = 1;
@@ -30,7 +30,6 @@ export class TranslationEngine {
   readonly #walker: PageWalker;
   readonly #msi: MsiTranslator;
   readonly #faults: FaultQueue;
-  readonly #pasEndPfn: number;
   /** Used where nothing is cached. */
   readonly #scratch = new DeviceContext();
   /** `ddtp.iommu_mode`. */
@@ -53,7 +52,6 @@ export class TranslationEngine {
     this.#walker = new PageWalker(memory, features, stats);
     this.#msi = new MsiTranslator(memory, features, stats);
     this.directory = new Directory(memory, features, this.#walker, stats);
-    this.#pasEndPfn = features.pasEndPfn;
   }
 
   /**
@@ -120,7 +118,10 @@ export class TranslationEngine {
       const gpaLo = ((pfn % 0x10_0000) << 12) | (lo & 0xfff);
       if (ctx.msi) {
         const msi = this.#msi.translate(ctx, gpaHi, gpaLo, access);
-        if (msi === 0) return this.#finish(this.#msi.outPfn, lo, access);
+        if (msi === 0) {
+          this.#finish(this.#msi.outPfn, lo);
+          return 0;
+        }
         if (msi !== NOT_MSI) return msi;
         // MSI pages may lie anywhere within a larger leaf.
         sizeLg2 = 12;
@@ -135,19 +136,18 @@ export class TranslationEngine {
       if (s1Lg2 !== 63 && s1Lg2 > sizeLg2) this.#cache.noteFragment(EXTRA_FRAGMENT_S1);
     }
     this.pbmt = pbmt;
-    const cause = this.#finish(pfn, lo, access);
+    this.#finish(pfn, lo);
     // Both stages Bare: nothing to cache.
-    if (cause === 0 && this.#cache.enabled && sizeLg2 !== 63) {
+    if (this.#cache.enabled && sizeLg2 !== 63) {
       this.#cache.iotlb.fill(ctx.tag, hi, lo, sizeLg2, this.outHi, this.outLo, perm, 0);
     }
-    return cause;
+    return 0;
   }
 
-  #finish(pfn: number, lo: number, access: number): number {
-    if (pfn >= this.#pasEndPfn) return accessFault(access);
+  /** The translated address is handed on as it is: whether anything answers there is for the bus to find out. */
+  #finish(pfn: number, lo: number): void {
     this.outHi = Math.floor(pfn / 0x10_0000) | 0;
     this.outLo = ((pfn % 0x10_0000) << 12) | (lo & 0xfff);
-    return 0;
   }
 
   #fault(

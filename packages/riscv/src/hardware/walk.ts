@@ -111,8 +111,8 @@ export class PageWalker {
         const cause = this.second(ctx, hiOfPfn(table), loOfPfn(table) | (index << 3), access, 1);
         if (cause !== 0) return cause;
         tablePfn = this.outPfn;
-      } else if (tablePfn >= this.#pasEndPfn) return accessFault(access);
-      if (!memory.locate(tablePfn, false)) return accessFault(access);
+      }
+      if (tablePfn >= this.#pasEndPfn || !memory.locate(tablePfn, false)) return accessFault(access);
       this.#stats.walkReads++;
       const at = memory.index + index * 2;
       const pteLo = memory.view[at]!;
@@ -162,13 +162,13 @@ export class PageWalker {
     // 41, 50 or 59 bits; nothing above.
     if (hi >>> (mode === 8 ? 9 : mode === 9 ? 18 : 27) !== 0) return guestPageFault(access);
     for (let i = 0; i < MAX_RESTARTS; i++) {
-      const cause = this.#secondOnce(ctx, hi, lo, access, need);
+      const cause = this.#secondOnce(ctx, hi, lo, access, need, implicit !== 0);
       if (cause !== RESTART) return cause;
     }
     return accessFault(access);
   }
 
-  #secondOnce(ctx: DeviceContext, hi: number, lo: number, access: number, need: number): number {
+  #secondOnce(ctx: DeviceContext, hi: number, lo: number, access: number, need: number, implicit: boolean): number {
     const memory = this.#memory;
     let level = ctx.s2Mode - 6;
     // The root table is four pages: two index bits more.
@@ -192,7 +192,11 @@ export class PageWalker {
       }
       // Every access of the second stage is a user access.
       if (!permits(pteLo, need) || (pteLo & U) === 0) return guestPageFault(access);
-      const missing = (A | ((need & ACCESS.WRITE) !== 0 ? D : 0)) & ~pteLo;
+      let missing = (A | ((need & ACCESS.WRITE) !== 0 ? D : 0)) & ~pteLo;
+      if (implicit && (pteLo & W) !== 0 && (ctx.tc & GADE) !== 0 && (missing !== 0 || (ctx.tc & SADE) !== 0)) {
+        // The first stage may come to update its entry there: D is set ahead of that, as the Privileged specification allows.
+        missing |= D & ~pteLo;
+      }
       let flags = pteLo;
       if (missing !== 0) {
         if ((ctx.tc & GADE) === 0) return guestPageFault(access);
