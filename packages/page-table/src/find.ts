@@ -6,7 +6,7 @@ import type { TableState } from './state.ts';
 /** Index of `hi:lo` in a table at `level`. */
 export const indexAt = (table: TableState, level: number, hi: number, lo: number): number => {
   const shift = table.granuleLg2 + level * table.bits;
-  const index = shift < 32 ? (lo >>> shift) | (hi << (32 - shift)) : hi >>> (shift - 32);
+  const index = shift < 32 ? (lo >>> shift) | (hi << (32 - shift)) : (hi >>> (shift - 32)) | 0;
   return index & (level === table.topLevel ? table.topMask : table.indexMask);
 };
 
@@ -16,7 +16,8 @@ export const findTop = (table: TableState, hi: number, lo: number): boolean => {
   let rootLo = table.rootLo;
   if (table.rootCount !== 1) {
     const shift = table.granuleLg2 + (table.topLevel + 1) * table.bits;
-    const index = (shift < 32 ? (lo >>> shift) | (hi << (32 - shift)) : hi >>> (shift - 32)) & (table.rootCount - 1);
+    const index =
+      (shift < 32 ? (lo >>> shift) | (hi << (32 - shift)) : (hi >>> (shift - 32)) | 0) & (table.rootCount - 1);
     const pfn = table.rootPfns[index]!;
     rootHi = Math.floor(pfn / 0x10_0000) | 0;
     rootLo = ((pfn - Math.floor(pfn / 0x10_0000) * 0x10_0000) << 12) | 0;

@@ -134,38 +134,38 @@ const put = (field: Field, value: number, words: [lo: number, hi: number]): void
 
 /** One format; made by {@link defineFormat} only. Masks are int32; `…Lo` is bits 31:0 of an entry, `…Hi` bits 63:32. */
 export class PageTableFormat {
-  readonly name: string;
-  readonly spec: string;
-  readonly rules: number;
-  readonly granuleLg2: number;
+  declare readonly name: string;
+  declare readonly spec: string;
+  declare readonly rules: number;
+  declare readonly granuleLg2: number;
   /** Index bits of every level but the top one. */
-  readonly bits: number;
-  readonly maxTopLevel: number;
-  readonly topLevel: number;
-  readonly dynamicTop: boolean;
-  readonly topExtraBits: number;
-  readonly shortTop: boolean;
-  readonly concatenate: readonly (readonly [number, number, number])[];
-  readonly maxRoots: number;
-  readonly signExtend: boolean;
-  readonly specLevelBase: number;
-  readonly sizes: readonly FormatSize[];
-  readonly leafLayout: Layout;
-  readonly tableLayout: Layout;
-  readonly oaMaskLo: number;
-  readonly oaMaskHi: number;
-  readonly oaShift: number;
+  declare readonly bits: number;
+  declare readonly maxTopLevel: number;
+  declare readonly topLevel: number;
+  declare readonly dynamicTop: boolean;
+  declare readonly topExtraBits: number;
+  declare readonly shortTop: boolean;
+  declare readonly concatenate: readonly (readonly [number, number, number])[];
+  declare readonly maxRoots: number;
+  declare readonly signExtend: boolean;
+  declare readonly specLevelBase: number;
+  declare readonly sizes: readonly FormatSize[];
+  declare readonly leafLayout: Layout;
+  declare readonly tableLayout: Layout;
+  declare readonly oaMaskLo: number;
+  declare readonly oaMaskHi: number;
+  declare readonly oaShift: number;
   /** Entry bits that hold address bits 51:48: read back, and written. */
-  readonly foldLo: number;
-  readonly foldWriteLo: number;
-  readonly maxOas: number;
-  readonly presentLo: number;
-  readonly presentHi: number;
-  readonly typeMask: number;
-  readonly tableType: number;
-  readonly tableStep: number;
-  readonly contig: number;
-  readonly definition: FormatSpec;
+  declare readonly foldLo: number;
+  declare readonly foldWriteLo: number;
+  declare readonly maxOas: number;
+  declare readonly presentLo: number;
+  declare readonly presentHi: number;
+  declare readonly typeMask: number;
+  declare readonly tableType: number;
+  declare readonly tableStep: number;
+  declare readonly contig: number;
+  declare readonly definition: FormatSpec;
 
   constructor(spec: FormatSpec) {
     this.name = spec.name;

@@ -29,8 +29,8 @@ export interface TableInfo {
 /** IOVA of the first byte that index 0 of the top table stands for: sign-extended or upper-half IOVAs are made whole. */
 const wholeIova = (table: TableState, iova: bigint): bigint => {
   const { ias } = table;
-  if (!table.lowOk) return iova | BigInt.asUintN(64, -1n << BigInt(ias));
-  if (table.highOk && (iova >> BigInt(ias - 1)) & 1n) return iova | BigInt.asUintN(64, -1n << BigInt(ias));
+  if (table.lowOk === 0) return iova | BigInt.asUintN(64, -1n << BigInt(ias));
+  if (table.highOk !== 0 && (iova >> BigInt(ias - 1)) & 1n) return iova | BigInt.asUintN(64, -1n << BigInt(ias));
   return iova;
 };
 

@@ -9,7 +9,7 @@ import { currentPfn, findTable, indexAt, linkTop } from './find.ts';
 import { CONTIG_AMD, RULES_IO_PGTABLE_ARM, RULES_IO_PGTABLE_DART } from './format.ts';
 import type { GatherRecord } from './gather.ts';
 import { collectBelow, gatherTree, hasLeaf, isPresent, isTable, releaseNow, spliceScratch } from './release.ts';
-import { bestSizeLg2, countOfSize, modLg2 } from './sizes.ts';
+import { POW2, bestSizeLg2, countOfSize, modLg2 } from './sizes.ts';
 import { addBytes } from './state.ts';
 import type { TableState } from './state.ts';
 
@@ -87,10 +87,10 @@ const makeRoom = (
     view[w + 1] = 0;
     if (table.flush !== null) table.flush(tablePfn, (w - at) * 4, 8);
     table.pages!.listAdd(table.scratch, pfnOfWords(lowerHi, lowerLo));
-    addBytes(table, hi, lo, i * 2 ** itemLg2);
+    addBytes(table, hi, lo, i * POW2[itemLg2]!);
     const first = pfnOfWords(table.hi, table.lo);
-    const last = first + 2 ** (itemLg2 - 12) - 1;
-    if (table.noGaps && gather.disjoint(first, last)) releaseNow(table, gather);
+    const last = first + POW2[itemLg2 - 12]! - 1;
+    if (table.noGaps !== 0 && gather.disjoint(first, last)) releaseNow(table, gather);
     gather.add(first, last);
     gather.tableLevels |= 1 << level;
     spliceScratch(table, gather);
@@ -120,7 +120,7 @@ const writeLeaves = (
   let w = w0;
   for (let left = count; left > 0;) {
     // Entries count on linearly up to where the address field ends (or folds); from there it begins anew.
-    const room = (2 ** table.oaLimitLg2 - modLg2(hi, lo, table.oaLimitLg2)) / 2 ** sizeLg2;
+    const room = (POW2[table.oaLimitLg2]! - modLg2(hi, lo, table.oaLimitLg2)) / POW2[sizeLg2]!;
     const n = room < left ? Math.max(1, Math.floor(room)) : left;
     table.encodeOa(hi, lo);
     const bulk = table.bulk;
@@ -130,7 +130,7 @@ const writeLeaves = (
     left -= n;
     if (left > 0) {
       w += (n << itemsLg2) * 2;
-      addBytes(table, hi, lo, n * 2 ** sizeLg2);
+      addBytes(table, hi, lo, n * POW2[sizeLg2]!);
       hi = table.hi;
       lo = table.lo;
     }
@@ -175,7 +175,7 @@ const fillRun = (
 
 /** True when `count` output addresses from `hi:lo` on fit the entry without a wrap. */
 const linear = (table: TableState, hi: number, lo: number, bytes: number): boolean =>
-  modLg2(hi, lo, table.oaLimitLg2) + bytes <= 2 ** table.oaLimitLg2;
+  modLg2(hi, lo, table.oaLimitLg2) + bytes <= POW2[table.oaLimitLg2]!;
 
 /** Range map by the rules of `generic_pt`. */
 export const mapGeneric = (
@@ -191,7 +191,7 @@ export const mapGeneric = (
   table.mapped = 0;
   if ((prot & 3) === 0) return EINVAL;
   if (((oaHi & table.oasMaskHi) | (oaLo & table.oasMaskLo)) !== 0) return ERANGE;
-  if (table.forceWriteable && (prot & 2) === 0) return EINVAL;
+  if (table.forceWriteable !== 0 && (prot & 2) === 0) return EINVAL;
   if (!(length > 0)) return EINVAL;
   // The last byte, computed from the last granule so that lengths beyond 2^53 stay exact.
   addBytes(table, iovaHi, iovaLo, length - table.granuleBytes);
@@ -203,9 +203,9 @@ export const mapGeneric = (
   let sizeLg2 = bestSizeLg2(table, iovaHi, iovaLo, oaHi, oaLo, length);
   if (sizeLg2 === 0) return ENXIO;
   let level = ((sizeLg2 - table.granuleLg2) / table.bits) | 0;
-  const oneHalf = (iovaHi ^ lastHi) >= 0 || !table.highOk;
+  const oneHalf = (iovaHi ^ lastHi) >= 0 || table.highOk === 0;
   const inside = oneHalf && table.inRange(iovaHi, iovaLo) && table.inRange(lastHi, lastLo);
-  if (table.dynamicTop) {
+  if (table.dynamicTop !== 0) {
     if (!inside || level > table.topLevel) {
       const grown = growTop(table, lastHi, lastLo, level);
       if (grown !== 0) return grown;
@@ -235,7 +235,7 @@ export const mapGeneric = (
     let attrLo = attributes[protAt + (level === 0 ? 0 : 2)]!;
     let attrHi = attributes[protAt + (level === 0 ? 1 : 3)]!;
     let done: number;
-    if (itemsLg2 === 0 && linear(table, paHi, paLo, n * 2 ** sizeLg2)) {
+    if (itemsLg2 === 0 && linear(table, paHi, paLo, n * POW2[sizeLg2]!)) {
       done = fillRun(table, view, w, n, sizeLg2, paHi, paLo, attrHi, attrLo, false);
     } else {
       done = emptyRun(table, view, w, n << itemsLg2) >> itemsLg2;
@@ -254,7 +254,7 @@ export const mapGeneric = (
     }
     if (done > 0) {
       if (table.flush !== null) table.flush(currentPfn(table), index * 8, (done << itemsLg2) * 8);
-      const bytes = done * 2 ** sizeLg2;
+      const bytes = done * POW2[sizeLg2]!;
       table.mapped += bytes;
       left -= bytes;
       if (left <= 0) break;
@@ -310,7 +310,7 @@ const mapCall = (
   const protAt = ((prot & 63) << 2) + (level === 0 ? 0 : 2);
   const attrLo = table.attributes[protAt]!;
   const attrHi = table.attributes[protAt + 1]!;
-  const bytes = n * 2 ** sizeLg2;
+  const bytes = n * POW2[sizeLg2]!;
   const pfn = currentPfn(table);
   if (!(
     linear(table, paHi, paLo, bytes) && fillRun(table, view, w, n, sizeLg2, paHi, paLo, attrHi, attrLo, true) === n
@@ -326,9 +326,9 @@ const mapCall = (
       view[entry] = 0;
       view[entry + 1] = 0;
       if (table.flush !== null) table.flush(pfn, (entry - at) * 4, 8);
-      addBytes(table, hi, lo, i * 2 ** sizeLg2);
+      addBytes(table, hi, lo, i * POW2[sizeLg2]!);
       const first = pfnOfWords(table.hi, table.lo);
-      gather.add(first, first + 2 ** (sizeLg2 - 12) - 1);
+      gather.add(first, first + POW2[sizeLg2 - 12]! - 1);
       gather.tableLevels |= 1 << level;
       table.tableOf(entryHi, entryLo);
       gatherTree(table, gather, level - 1, table.hi, table.lo);
@@ -363,7 +363,7 @@ export const mapPagesIo = (
     const result = mapCall(table, hi, lo, paHi, paLo, sizeLg2, left, prot, gather);
     if (result !== 0) return result;
     const bytes = table.mapped - before;
-    left -= bytes / 2 ** sizeLg2;
+    left -= bytes / POW2[sizeLg2]!;
     if (left <= 0) return 0;
     addBytes(table, hi, lo, bytes);
     hi = table.hi;

@@ -4,6 +4,7 @@ import type { IommuPages, PhysicalMemory } from '@iommu-ts/iommu-pages';
 import type { HwInfo, PageTableConfig } from './config.ts';
 import { decodeEntry, leafProt } from './decode.ts';
 import type { EntryFields, LeafProt } from './decode.ts';
+import { findTable } from './find.ts';
 import { RULES_GENERIC_PT } from './format.ts';
 import { GatherRecord } from './gather.ts';
 import { leavesOf, tablesOf } from './iterate.ts';
@@ -83,8 +84,8 @@ export class PageTable extends TableState {
       (prot & 3) !== 0 &&
       ((iovaLo | paLo) & this.granuleMask) === 0 &&
       ((paHi & this.oasMaskHi) | (paLo & this.oasMaskLo)) === 0 &&
-      this.granuleAllowed &&
-      (!this.forceWriteable || (prot & 2) !== 0)
+      this.granuleAllowed !== 0 &&
+      (this.forceWriteable === 0 || (prot & 2) !== 0)
     ) {
       const view = this.cacheView;
       const index = (iovaLo >>> this.granuleLg2) & this.cacheMask;
@@ -152,8 +153,8 @@ export class PageTable extends TableState {
       (iovaHi | 0) === this.cacheHi &&
       (iovaLo ^ this.cacheLo) >>> this.leafSpanLg2 === 0 &&
       (iovaLo & this.granuleMask) === 0 &&
-      this.granuleAllowed &&
-      !this.noGaps
+      this.granuleAllowed !== 0 &&
+      this.noGaps === 0
     ) {
       const view = this.cacheView;
       const index = (iovaLo >>> this.granuleLg2) & this.cacheMask;
@@ -173,10 +174,23 @@ export class PageTable extends TableState {
         return length;
       }
     }
+    return this.#unmapSlow(iovaHi | 0, iovaLo | 0, length, gather);
+  }
+
+  #unmapSlow(iovaHi: number, iovaLo: number, length: number, gather: GatherRecord): number {
     this.#writable();
+    if (length === this.granuleBytes && this.#enterTable(iovaHi, iovaLo))
+      return this.unmap(iovaHi, iovaLo, length, gather);
     return this.rules === RULES_GENERIC_PT
-      ? unmapGeneric(this, iovaHi | 0, iovaLo | 0, length, gather)
-      : unmapIo(this, iovaHi | 0, iovaLo | 0, length, gather);
+      ? unmapGeneric(this, iovaHi, iovaLo, length, gather)
+      : unmapIo(this, iovaHi, iovaLo, length, gather);
+  }
+
+  /** Brings the lowest table for the IOVA into the cache; false when it was there already, or there is none. */
+  #enterTable(iovaHi: number, iovaLo: number): boolean {
+    const cached = this.cacheAt >= 0 && iovaHi === this.cacheHi && (iovaLo ^ this.cacheLo) >>> this.leafSpanLg2 === 0;
+    if (cached || this.topLevel === 0 || !this.inRange(iovaHi, iovaLo)) return false;
+    return findTable(this, iovaHi, iovaLo, 0, false) === 0;
   }
 
   /** Unmaps `count` pages of 2^`pgsizeLg2` bytes (the `io-pgtable` form). @returns bytes unmapped. */

@@ -3,6 +3,9 @@ import type { TableState } from './state.ts';
 
 const TWO_32 = 0x1_0000_0000;
 
+/** Powers of two: `2 ** n` with a variable exponent costs a call of 20-40 ns, a load 1. */
+export const POW2 = /* @__PURE__ */ Float64Array.from({ length: 65 }, (_, n) => 2 ** n);
+
 /** Number of trailing zero bits of `hi:lo`, 64 for zero. */
 export const trailingZeros = (hi: number, lo: number): number =>
   lo !== 0 ? 31 - Math.clz32(lo & -lo) : hi !== 0 ? 63 - Math.clz32(hi & -hi) : 64;
@@ -57,9 +60,9 @@ export const countOfSize = (
     if (upper !== 0) next = 32 + trailingZeros(0, upper);
   }
   if (next !== 0 && modLg2(iovaHi ^ oaHi, iovaLo ^ oaLo, next) === 0) {
-    const size = 2 ** next;
+    const size = POW2[next]!;
     const offset = size - modLg2(iovaHi, iovaLo, next);
     if (offset + size <= left) run = offset;
   }
-  return Math.floor(run / 2 ** sizeLg2);
+  return Math.floor(run / POW2[sizeLg2]!);
 };

@@ -9,7 +9,7 @@ import { currentPfn, findTable, indexAt } from './find.ts';
 import { CONTIG_AMD, CONTIG_NAPOT } from './format.ts';
 import type { GatherRecord } from './gather.ts';
 import { gatherTree, isPresent, isTable, releaseNow, spliceScratch } from './release.ts';
-import { bestSizeLg2, countOfSize, modLg2, trailingZeros } from './sizes.ts';
+import { POW2, bestSizeLg2, countOfSize, modLg2, trailingZeros } from './sizes.ts';
 import { addBytes } from './state.ts';
 import type { TableState } from './state.ts';
 
@@ -95,11 +95,11 @@ const unmapTable = (table: TableState, gather: GatherRecord, level: number, tHi:
       index += items;
     }
     leaves += index - before;
-    addBytes(table, table.curHi, table.curLo, (index - before) * 2 ** itemLg2);
+    addBytes(table, table.curHi, table.curLo, (index - before) * POW2[itemLg2]!);
     table.curHi = table.hi;
     table.curLo = table.lo;
   } while (index < endIndex);
-  table.unmapped += leaves * 2 ** itemLg2;
+  table.unmapped += leaves * POW2[itemLg2]!;
   if (table.flush !== null && index > startIndex) {
     table.flush(pfnOfWords(tHi, tLo), startIndex * 8 + (tLo & 0xfff), (index - startIndex) * 8);
   }
@@ -141,7 +141,7 @@ export const unmapGeneric = (
   table.lastLo = table.lo | table.granuleMask;
   if (table.lastHi >>> 0 < iovaHi >>> 0 || (table.lastHi === iovaHi && table.lastLo >>> 0 < iovaLo >>> 0)) return 0;
   if (!table.inRange(iovaHi, iovaLo) || !table.inRange(table.lastHi, table.lastLo)) return 0;
-  if (table.highOk && (iovaHi ^ table.lastHi) < 0) return 0;
+  if (table.highOk !== 0 && (iovaHi ^ table.lastHi) < 0) return 0;
   table.curHi = iovaHi;
   table.curLo = iovaLo;
   unmapTable(table, gather, table.topLevel, table.rootHi, table.rootLo);
@@ -149,7 +149,7 @@ export const unmapGeneric = (
   if (unmapped > 0 || !table.scratch.empty) {
     const first = pfnOfWords(iovaHi, iovaLo);
     const last = first + (unmapped > 0 ? unmapped / 4096 : 1) - 1;
-    if (table.noGaps && gather.disjoint(first, last) && table.sync !== null) releaseNow(table, gather);
+    if (table.noGaps !== 0 && gather.disjoint(first, last) && table.sync !== null) releaseNow(table, gather);
     gather.add(first, last);
     if (!table.scratch.empty) spliceScratch(table, gather);
   }
@@ -197,7 +197,7 @@ const unmapCall = (
   if (done > 0) {
     if (leaves > 0) gather.leaf(level, sizeLg2);
     const first = pfnOfWords(hi, lo);
-    gather.add(first, first + done * 2 ** (sizeLg2 - 12) - 1);
+    gather.add(first, first + done * POW2[sizeLg2 - 12]! - 1);
     if (table.flush !== null) table.flush(pfn, (w0 - tableBase) * 4, done * 8);
   }
   return done;
@@ -221,8 +221,8 @@ export const unmapPagesIo = (
     const pages = unmapCall(table, hi, lo, sizeLg2, left, gather);
     if (pages === 0) break;
     left -= pages;
-    bytes += pages * 2 ** sizeLg2;
-    addBytes(table, hi, lo, pages * 2 ** sizeLg2);
+    bytes += pages * POW2[sizeLg2]!;
+    addBytes(table, hi, lo, pages * POW2[sizeLg2]!);
     hi = table.hi;
     lo = table.lo;
   }

@@ -62,9 +62,9 @@ export const takeLeaf = (
   table.leafLo = entryLo;
 };
 
-/** Looks the IOVA up; the result is in `outHi:outLo`. */
-export const lookUp = (table: TableState, iovaHi: number, iovaLo: number): boolean => {
-  if (!table.inRange(iovaHi, iovaLo) || !findTop(table, iovaHi, iovaLo)) return false;
+/** The same over tables of any place: sparse memory, several start tables, dumps. */
+const lookUpAnywhere = (table: TableState, iovaHi: number, iovaLo: number): boolean => {
+  if (!findTop(table, iovaHi, iovaLo)) return false;
   for (let level = table.topLevel; ; level--) {
     const view = table.view;
     const w = table.at + (indexAt(table, level, iovaHi, iovaLo) << 1);
@@ -78,6 +78,70 @@ export const lookUp = (table: TableState, iovaHi: number, iovaLo: number): boole
     table.tableOf(hi, lo);
     if (!table.locate(table.hi, table.lo)) return false;
   }
+};
+
+/**
+ * Looks the IOVA up; the result is in `outHi:outLo`. All tables of a table in flat RAM normally lie in one range, so the
+ * walk stays in one array with everything it needs in locals. Entries are first tested for what nearly all of them are, a
+ * table in that range as the engine writes it; whatever fails the test is looked at again from the top, exactly.
+ */
+export const lookUp = (table: TableState, iovaHi: number, iovaLo: number): boolean => {
+  if (!table.inRange(iovaHi, iovaLo)) return false;
+  let at = table.rootWord;
+  if (at < 0) return lookUpAnywhere(table, iovaHi, iovaLo);
+  const words = table.homeWords;
+  const oaMaskLo = table.oaMaskLo;
+  const oaShift = table.oaShift;
+  let mask = table.topMask;
+  let level = table.topLevel;
+  let shift = table.granuleLg2 + level * table.bits;
+  if (level !== 0) {
+    const bits = table.bits;
+    const indexMask = table.indexMask;
+    const tableStep = table.tableStep;
+    const walkMask = table.walkMaskLo;
+    const oaMaskHi = table.oaMaskHi;
+    const homeEntryHi = table.homeEntryHi;
+    const homeEntryLo = table.homeEntryLo;
+    const homeEntryMask = table.homeEntryMask;
+    const homeLo = table.homeLo;
+    const homeLength = table.homeLength;
+    let type = table.walkValueLo + level * tableStep;
+    do {
+      // `| 0`: one branch unsigned and one signed would make a float64 of the two.
+      const index = (shift < 32 ? (iovaLo >>> shift) | (iovaHi << (32 - shift)) : (iovaHi >>> (shift - 32)) | 0) & mask;
+      const w = at + (index << 1);
+      const lo = words[w]!;
+      if ((lo & walkMask) !== type) return lookUpAnywhere(table, iovaHi, iovaLo);
+      at = (((lo & oaMaskLo) << oaShift) - homeLo) >>> 2;
+      if (
+        (((words[w + 1]! ^ homeEntryHi) & oaMaskHi) | ((lo ^ homeEntryLo) & homeEntryMask)) !== 0 ||
+        at >= homeLength
+      ) {
+        return lookUpAnywhere(table, iovaHi, iovaLo);
+      }
+      mask = indexMask;
+      shift -= bits;
+      type -= tableStep;
+    } while (--level > 0);
+  }
+  const w = at + (((iovaLo >>> shift) & mask) << 1);
+  const lo = words[w]!;
+  const hi = words[w + 1]!;
+  if (((lo & table.presentLo) | (hi & table.presentHi)) === 0) return false;
+  if (((lo & table.contigLo) | (hi & table.leafMaskHi)) !== 0) {
+    takeLeaf(table, 0, hi, lo, iovaHi, iovaLo);
+    return true;
+  }
+  const oa = lo & oaMaskLo;
+  const inPage = table.granuleMask;
+  table.outHi = ((hi & table.oaMaskHi) << oaShift) | ((oa >>> (31 - oaShift)) >>> 1) | ((lo & table.foldLo) << 4);
+  table.outLo = (oa << oaShift) | (iovaLo & inPage);
+  table.leafSizeLg2 = shift;
+  table.leafLevel = 0;
+  table.leafHi = hi;
+  table.leafLo = lo;
+  return true;
 };
 
 /** The walk with a record of each step. Never throws for what the tables hold: depth is bounded by the levels. */
