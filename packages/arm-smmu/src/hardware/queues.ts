@@ -1,0 +1,297 @@
+/** The command queue (IHI 0070, 3.5, 4, 7.1): commands are read from memory and carried out in order, at once. */
+import { maskLo, maskWord } from '@iommu-ts/bits';
+import type { HardwareStats, Iotlb, RegisterFile } from '@iommu-ts/iommu-core';
+import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
+import { CERROR, CMD, CMD_SYNC, SYNC_CS } from '../commands.ts';
+import { CR0, CR2, GERROR, REG } from '../registers.ts';
+import type { Capabilities } from './capabilities.ts';
+import { locateEntry, queueLog2 } from './fault-queue.ts';
+import type { Interrupts } from './interrupts.ts';
+import { WORLD, asidOfTag, tagOf, vmidOfTag, worldOfTag } from './stream-config.ts';
+
+const CMDQEN = maskLo(CR0.CMDQEN);
+const CMDQ_ERR = maskLo(GERROR.CMDQ_ERR);
+const E2H = maskLo(CR2.E2H);
+const COMMAND_BYTES = 16;
+const SSEC = 1 << 10;
+const LAST_PFN = 2 ** 52 - 1;
+/** IOTLB `extra`: the entry is global (nG = 0). */
+export const GLOBAL = 1;
+/** MSIAddress[55:2] of CMD_SYNC: words 3 and 2. */
+const MSI_HI = maskWord(CMD_SYNC.MSIAddress, 3);
+const MSI_LO = maskWord(CMD_SYNC.MSIAddress, 2);
+
+/** What invalidations of configuration reach. */
+export interface ConfigCache {
+  invalidateAll(): void;
+  /** Streams `first` … `last`, both inclusive. */
+  invalidateStreams(first: number, last: number): void;
+  /** One SubstreamID of a stream (traffic without one uses 0). */
+  invalidateSubstream(sid: number, ssid: number): void;
+}
+
+export class CommandQueue {
+  readonly #registers: Int32Array;
+  readonly #memory: PhysicalMemory;
+  readonly #capabilities: Capabilities;
+  readonly #interrupts: Interrupts;
+  readonly #iotlb: Iotlb;
+  readonly #configs: ConfigCache;
+  readonly #stats: HardwareStats;
+  /** Words of the command being carried out. */
+  readonly #w = new Int32Array(4);
+  #running = false;
+  /** An entry was ever filled as global: by-address invalidations must look for those too. */
+  globals = false;
+
+  constructor(
+    registers: RegisterFile,
+    memory: PhysicalMemory,
+    capabilities: Capabilities,
+    interrupts: Interrupts,
+    iotlb: Iotlb,
+    configs: ConfigCache,
+    stats: HardwareStats,
+  ) {
+    this.#registers = registers.words;
+    this.#memory = memory;
+    this.#capabilities = capabilities;
+    this.#interrupts = interrupts;
+    this.#iotlb = iotlb;
+    this.#configs = configs;
+    this.#stats = stats;
+  }
+
+  /**
+   * Consumes commands until the queue is empty, disabled, or in error. Indices count modulo twice the size, so the loop
+   * ends after at most that many steps whatever software wrote. An MSI that reaches the SMMU's own registers comes back
+   * here: the inner call leaves the work to the outer one.
+   */
+  run(): void {
+    if (this.#running) return;
+    this.#running = true;
+    const registers = this.#registers;
+    const log2 = queueLog2(registers, REG.CMDQ_BASE, this.#capabilities.cmdqLog2);
+    const mask = (2 << log2) - 1;
+    for (let budget = 2 << log2; budget > 0; budget--) {
+      if ((registers[REG.CR0 / 4]! & CMDQEN) === 0 || this.#interrupts.active(CMDQ_ERR)) break;
+      const cons = registers[REG.CMDQ_CONS / 4]!;
+      if (((registers[REG.CMDQ_PROD / 4]! ^ cons) & mask) === 0) break;
+      const index = cons & (mask >> 1);
+      const memory = this.#memory;
+      if (!locateEntry(memory, registers, REG.CMDQ_BASE, log2, COMMAND_BYTES, index, false)) {
+        this.#error(CERROR.ABT);
+        break;
+      }
+      for (let i = 0; i < 4; i++) this.#w[i] = memory.view[memory.index + i]!;
+      if (!this.#execute()) {
+        this.#error(CERROR.ILL);
+        break;
+      }
+      this.#stats.commands++;
+      registers[REG.CMDQ_CONS / 4] = (cons & ~0xf_ffff) | ((cons + 1) & mask);
+    }
+    this.#running = false;
+  }
+
+  /** CONS stays at the command, ERR tells why, and GERROR stops the queue until it is acknowledged (7.1). */
+  #error(code: number): void {
+    const registers = this.#registers;
+    registers[REG.CMDQ_CONS / 4] = (registers[REG.CMDQ_CONS / 4]! & 0xf_ffff) | (code << 24);
+    this.#interrupts.error(CMDQ_ERR);
+  }
+
+  /** Carries one command out; false: CERROR_ILL. */
+  #execute(): boolean {
+    const w = this.#w;
+    const capabilities = this.#capabilities;
+    const opcode = w[0]! & 0xff;
+    switch (opcode) {
+      case CMD.PREFETCH_CONFIG:
+      case CMD.PREFETCH_ADDR:
+        // A hint; what is prefetched could only be staler than what the next transaction reads.
+        return (w[0]! & SSEC) === 0;
+      case CMD.CFGI_STE:
+      case CMD.CFGI_STE_RANGE:
+        return this.#cfgiSte(opcode === CMD.CFGI_STE_RANGE);
+      case CMD.CFGI_CD:
+      case CMD.CFGI_CD_ALL:
+        return this.#cfgiCd(opcode === CMD.CFGI_CD_ALL);
+      case CMD.TLBI_NH_ALL:
+      case CMD.TLBI_NH_ASID:
+      case CMD.TLBI_NH_VA:
+      case CMD.TLBI_NH_VAA:
+        return capabilities.s1 && this.#tlbiStage1(opcode, capabilities.s2 ? w[1]! & 0xffff : 0);
+      case CMD.TLBI_EL2_ALL:
+      case CMD.TLBI_EL2_ASID:
+      case CMD.TLBI_EL2_VA:
+      case CMD.TLBI_EL2_VAA:
+        return capabilities.s1 && capabilities.hyp && this.#tlbiEl2(opcode);
+      case CMD.TLBI_S12_VMALL:
+      case CMD.TLBI_S2_IPA:
+        return capabilities.s2 && this.#tlbiStage2(opcode, w[1]! & 0xffff);
+      case CMD.TLBI_NSNH_ALL:
+        this.#stats.invalidations++;
+        if (!capabilities.hyp) this.#iotlb.invalidateAll();
+        else this.#iotlb.invalidateWhere((tag) => worldOfTag(tag) < WORLD.EL2);
+        return true;
+      case CMD.SYNC:
+        return this.#sync();
+      default:
+        // Reserved, or of a feature that the identification registers do not show.
+        return false;
+    }
+  }
+
+  #cfgiSte(range: boolean): boolean {
+    const w = this.#w;
+    if ((w[0]! & SSEC) !== 0) return false;
+    const sid = w[1]! >>> 0;
+    if (!range) {
+      this.#configs.invalidateStreams(sid, sid);
+      return true;
+    }
+    const count = 2 ** ((w[2]! & 0x1f) + 1);
+    const first = sid - (sid % count);
+    this.#configs.invalidateStreams(first, first + count - 1);
+    return true;
+  }
+
+  #cfgiCd(all: boolean): boolean {
+    const w = this.#w;
+    if (!this.#capabilities.s1 || (w[0]! & SSEC) !== 0) return false;
+    const sid = w[1]! >>> 0;
+    const leaf = (w[2]! & 1) !== 0;
+    // Without Leaf the L1CD goes too, and with it every CD behind it that was found through it.
+    if (all || !leaf) this.#configs.invalidateStreams(sid, sid);
+    else this.#configs.invalidateSubstream(sid, w[0]! >>> 12);
+    return true;
+  }
+
+  /** CMD_TLBI_NH_…: stage 1 of EL1, also what is combined with stage 2 (4.4.2). */
+  #tlbiStage1(opcode: number, vmid: number): boolean {
+    const iotlb = this.#iotlb;
+    const asid = this.#w[1]! >>> 16;
+    if (opcode === CMD.TLBI_NH_ALL) {
+      this.#stats.invalidations++;
+      iotlb.invalidateWhere((tag) => isEl1(tag) && vmidOfTag(tag) === vmid);
+      return true;
+    }
+    if (opcode === CMD.TLBI_NH_ASID) {
+      this.#stats.invalidations++;
+      this.#byAsid(tagOf(WORLD.EL1, vmid, asid));
+      if (this.#capabilities.s2) this.#byAsid(tagOf(WORLD.NESTED, vmid, asid));
+      return true;
+    }
+    if (!this.#range(true)) return false;
+    this.#stats.invalidations++;
+    const { first, last } = this;
+    if (opcode === CMD.TLBI_NH_VAA) {
+      iotlb.invalidateWhere((tag) => isEl1(tag) && vmidOfTag(tag) === vmid, first, last);
+      return true;
+    }
+    iotlb.invalidateRange(tagOf(WORLD.EL1, vmid, asid), first, last);
+    if (this.#capabilities.s2) iotlb.invalidateRange(tagOf(WORLD.NESTED, vmid, asid), first, last);
+    if (this.globals) {
+      iotlb.invalidateWhere(
+        (tag, extra) => (extra & GLOBAL) !== 0 && isEl1(tag) && vmidOfTag(tag) === vmid,
+        first,
+        last,
+      );
+    }
+    return true;
+  }
+
+  /** Non-global entries of a tag. */
+  #byAsid(tag: number): void {
+    if (this.globals) this.#iotlb.invalidateWhere((t, extra) => t === tag && (extra & GLOBAL) === 0);
+    else this.#iotlb.invalidateTag(tag);
+  }
+
+  /** CMD_TLBI_EL2_…: by CR2.E2H with or without ASID (4.4.2.7 …). */
+  #tlbiEl2(opcode: number): boolean {
+    const iotlb = this.#iotlb;
+    const e2h = (this.#registers[REG.CR2 / 4]! & E2H) !== 0;
+    const world = e2h ? WORLD.EL2_E2H : WORLD.EL2;
+    const asid = this.#w[1]! >>> 16;
+    if (opcode === CMD.TLBI_EL2_ALL) {
+      this.#stats.invalidations++;
+      iotlb.invalidateWhere((tag) => worldOfTag(tag) >= WORLD.EL2);
+      return true;
+    }
+    if (opcode === CMD.TLBI_EL2_ASID) {
+      this.#stats.invalidations++;
+      if (e2h) this.#byAsid(tagOf(world, 0, asid));
+      return true;
+    }
+    if (!this.#range(true)) return false;
+    this.#stats.invalidations++;
+    const anyAsid = opcode === CMD.TLBI_EL2_VAA || !e2h;
+    iotlb.invalidateWhere(
+      (tag, extra) => worldOfTag(tag) === world && (anyAsid || asidOfTag(tag) === asid || (extra & GLOBAL) !== 0),
+      this.first,
+      this.last,
+    );
+    return true;
+  }
+
+  /** CMD_TLBI_S12_VMALL and CMD_TLBI_S2_IPA (4.4.3); the latter leaves combined entries to the stage 1 commands. */
+  #tlbiStage2(opcode: number, vmid: number): boolean {
+    if (opcode === CMD.TLBI_S12_VMALL) {
+      this.#stats.invalidations++;
+      this.#iotlb.invalidateWhere((tag) => worldOfTag(tag) < WORLD.EL2 && vmidOfTag(tag) === vmid);
+      return true;
+    }
+    if (!this.#range(false)) return false;
+    this.#stats.invalidations++;
+    this.#iotlb.invalidateRange(tagOf(WORLD.S2, vmid, 0), this.first, this.last);
+    return true;
+  }
+
+  /** Pages of the command's address: one address, or with IDR3.RIL a range (4.4.1.1). */
+  first = 0;
+  last = 0;
+
+  /** Fills {@link first} and {@link last} (4 KiB pages, inclusive); false: the reserved combination, CERROR_ILL. */
+  #range(virtual: boolean): boolean {
+    const w = this.#w;
+    let hi = w[3]!;
+    // Virtual addresses are those of a canonical address space: whatever the top byte says, bit 55 decides.
+    if (virtual) hi = (hi & 0x0080_0000) !== 0 ? hi | ~0x00ff_ffff : hi & 0x00ff_ffff;
+    else hi &= 0x00ff_ffff;
+    this.first = (hi >>> 0) * 0x10_0000 + (w[2]! >>> 12);
+    this.last = this.first;
+    const tg = (w[2]! >>> 10) & 3;
+    if (!this.#capabilities.ril || tg === 0) return true;
+    const num = (w[0]! >>> 12) & 0x1f;
+    const scale = (w[0]! >>> 20) & 0x1f;
+    let ttl = (w[2]! >>> 8) & 3;
+    if (tg === 2 && ttl === 1) ttl = 0; // no blocks at level 1 with 16 KiB granules
+    if (num === 0 && scale === 0 && ttl === 0) return false;
+    // TTL is a hint that narrows the levels to look at; all levels are looked at here.
+    const pages = (num + 1) * 2 ** scale * 4 ** (tg - 1);
+    this.last = Math.min(this.first + pages - 1, LAST_PFN);
+    return true;
+  }
+
+  #sync(): boolean {
+    const w = this.#w;
+    switch ((w[0]! >>> 12) & 3) {
+      case SYNC_CS.NONE:
+        return true;
+      case SYNC_CS.IRQ:
+        this.#interrupts.sync(w[3]! & MSI_HI, w[2]! & MSI_LO, w[1]!);
+        return true;
+      case SYNC_CS.SEV:
+        this.#interrupts.wakeUp();
+        return true;
+      default:
+        return false;
+    }
+  }
+}
+
+const isEl1 = (tag: number): boolean => {
+  const world = worldOfTag(tag);
+  return world === WORLD.EL1 || world === WORLD.NESTED;
+};
