@@ -40,5 +40,5 @@ export type { PteVersion } from './structures.ts';
 export { STREAM_COMMANDS, TLB_OPS, tlbFlushSid } from './commands.ts';
 export { codeOfError, decodeError, nameOfError } from './faults.ts';
 export type { Generation } from './faults.ts';
-export { DART_V1_16K, DART_V1_4K, DART_V2_16K } from './formats.ts';
+export { DART_V1_16K, DART_V1_4K, DART_V2_16K, goldenConfig } from './formats.ts';
 export { formatName, tableConfig } from './driver/table-config.ts';

@@ -17,4 +17,4 @@ export * as structures from './structures.ts';
 export * as commands from './commands.ts';
 export { CAUSE, CAUSES, FAULT_RECORD, FAULT_RECORD_BYTES, TTYP, decodeFault } from './faults.ts';
 export type { Cause } from './faults.ts';
-export { SV39, SV39X4, SV48, SV48X4, SV57, SV57X4 } from './formats.ts';
+export { SV39, SV39X4, SV48, SV48X4, SV57, SV57X4, goldenConfig } from './formats.ts';
