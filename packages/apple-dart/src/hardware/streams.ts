@@ -24,7 +24,7 @@ export class StreamTable {
   /** By stream: the stream whose TCR and TTBRs serve it (itself, unless remapped), or {@link DISABLED}. */
   readonly target: Int16Array;
   /** By TTBR (`4·sid + i` on t8020, `sid` on t8110): page of the top table, -1 when not valid. */
-  readonly rootPfn: Float64Array;
+  readonly rootPfn: Int32Array;
 
   constructor(registers: RegisterFile, part: DartPart) {
     this.#words = registers.words;
@@ -33,7 +33,7 @@ export class StreamTable {
     this.#tcr = (this.#t8110 ? T8110_REGISTERS : T8020_REGISTERS).TCR.offset >>> 2;
     this.mode = new Uint8Array(part.streams);
     this.target = new Int16Array(part.streams).fill(DISABLED);
-    this.rootPfn = new Float64Array(this.#t8110 ? part.streams : 64).fill(-1);
+    this.rootPfn = new Int32Array(this.#t8110 ? part.streams : 64).fill(-1);
   }
 
   /** Works everything out anew. */
