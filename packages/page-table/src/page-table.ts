@@ -1,12 +1,13 @@
 /** The public face of the engine: one class for every format. */
 import { IommuError, addressOfPfn, checkU64, hex, pfnOf } from '@iommu-ts/bits';
 import type { IommuPages, PhysicalMemory } from '@iommu-ts/iommu-pages';
+import { mapOneBlock, unmapOneBlock } from './block.ts';
 import type { HwInfo, PageTableConfig } from './config.ts';
 import { decodeEntry, leafProt } from './decode.ts';
 import type { EntryFields, LeafProt } from './decode.ts';
 import { findTable } from './find.ts';
 import { RULES_GENERIC_PT } from './format.ts';
-import { GatherRecord } from './gather.ts';
+import type { GatherRecord } from './gather.ts';
 import { leavesOf, tablesOf } from './iterate.ts';
 import type { Leaf, TableInfo } from './iterate.ts';
 import { mapGeneric, mapIo, mapPagesIo } from './map.ts';
@@ -118,6 +119,7 @@ export class PageTable extends TableState {
     gather: GatherRecord | null,
   ): number {
     this.#writable();
+    if (mapOneBlock(this, iovaHi, iovaLo, paHi, paLo, length, prot)) return 0;
     return this.rules === RULES_GENERIC_PT
       ? mapGeneric(this, iovaHi, iovaLo, paHi, paLo, length, prot, gather)
       : mapIo(this, iovaHi, iovaLo, paHi, paLo, length, prot, gather);
@@ -179,8 +181,9 @@ export class PageTable extends TableState {
 
   #unmapSlow(iovaHi: number, iovaLo: number, length: number, gather: GatherRecord): number {
     this.#writable();
-    if (length === this.granuleBytes && this.#enterTable(iovaHi, iovaLo))
-      return this.unmap(iovaHi, iovaLo, length, gather);
+    if (length === this.granuleBytes) {
+      if (this.#enterTable(iovaHi, iovaLo)) return this.unmap(iovaHi, iovaLo, length, gather);
+    } else if (unmapOneBlock(this, iovaHi, iovaLo, length, gather)) return length;
     return this.rules === RULES_GENERIC_PT
       ? unmapGeneric(this, iovaHi, iovaLo, length, gather)
       : unmapIo(this, iovaHi, iovaLo, length, gather);

@@ -141,6 +141,8 @@ export class TableState {
   /** What all table entries have in the low word, without their level: what a look-up tests first. */
   declare readonly walkMaskLo: number;
   declare readonly walkValueLo: number;
+  /** Level whose leaves have 2^n bytes, for n below 32 and levels above 0; 0: there is none, or the size is not in use. */
+  declare readonly levelOfLg2: Int8Array;
   declare readonly sizesLo: number;
   declare readonly sizesHi: number;
   declare readonly granuleAllowed: number;
@@ -284,6 +286,11 @@ export class TableState {
     this.walkMaskLo = (tableLo & WALK_BITS) | this.typeMask;
     this.walkValueLo = (tableLo & WALK_BITS) | this.tableType;
     this.leafMaskHi = format.contig === CONTIG_NAPOT ? 0x8000_0000 | 0 : 0;
+    this.levelOfLg2 = new Int8Array(32);
+    for (let level = 1; level <= format.maxTopLevel; level++) {
+      const lg2 = format.granuleLg2 + level * format.bits;
+      if (lg2 < 31 && (this.pageSizes & (1n << BigInt(lg2))) !== 0n) this.levelOfLg2[lg2] = level;
+    }
     this.sizesLo = Number(BigInt.asIntN(32, this.pageSizes));
     this.sizesHi = Number(BigInt.asIntN(32, this.pageSizes >> 32n));
     this.granuleAllowed = (this.pageSizes & (1n << BigInt(format.granuleLg2))) !== 0n ? 1 : 0;
