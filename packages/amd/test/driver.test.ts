@@ -34,6 +34,14 @@ const codeOf = (run: () => unknown): string => {
 const writes = (system: AmdSystem, id: number, iova: bigint) =>
   system.bus.device(id).write(iova, Uint8Array.of(1, 2, 3, 4));
 
+/** A system with device 0x18 in a paging domain. */
+const attached = (options: CreateAmdIommuOptions = {}) => {
+  const system = createAmdIommu({ lastDeviceId: 255, ...options });
+  const domain = system.driver.createDomain();
+  system.driver.attach(0x18, domain);
+  return { system, domain };
+};
+
 describe('probe and enable', () => {
   test('registers as a boot leaves them', () => {
     const system = createAmdIommu();
@@ -264,13 +272,6 @@ describe('invalidation', () => {
 });
 
 describe('faults', () => {
-  const attached = (options: CreateAmdIommuOptions = {}) => {
-    const system = createAmdIommu({ lastDeviceId: 255, ...options });
-    const domain = system.driver.createDomain();
-    system.driver.attach(0x18, domain);
-    return { system, domain };
-  };
-
   test('each kind, decoded', () => {
     const { system, domain } = attached({ preset: 'small' });
     const device = system.bus.device(0x18);

@@ -24,6 +24,23 @@ import {
 const ALL_FEATURES = (1n << 0n) | (1n << 1n) | (1n << 4n) | (1n << 6n) | (1n << 7n) | (2n << 10n) | (1n << 46n);
 const WAIT = 0x1000_0000_0000_0000n;
 
+/** Code of the error that `make` throws. */
+const code = (make: () => unknown): string => {
+  try {
+    make();
+    return 'made';
+  } catch (error) {
+    return (error as IommuError).code;
+  }
+};
+
+/** Interrupts of a unit, as they come. */
+const sources = (bare: Bare): string[] => {
+  const seen: string[] = [];
+  bare.unit.onInterrupt = (source) => seen.push(source);
+  return seen;
+};
+
 describe('registers', () => {
   test('read back what can be written, by halves and whole', () => {
     const { mmio } = new Bare({}, 0n).unit;
@@ -93,14 +110,6 @@ describe('registers', () => {
 
   test('what this version does not have is refused at construction', () => {
     const { memory } = new Bare();
-    const code = (make: () => unknown): string => {
-      try {
-        make();
-        return 'made';
-      } catch (error) {
-        return (error as IommuError).code;
-      }
-    };
     for (const bit of [2n, 3n, 9n, 16n, 21n, 24n, 28n, 42n, 48n, 49n, 50n, 52n, 55n, 63n]) {
       expect(
         code(() => new AmdIommu(memory, { efr: 1n << bit })),
@@ -379,12 +388,6 @@ describe('event log', () => {
 });
 
 describe('interrupts', () => {
-  const sources = (bare: Bare): string[] => {
-    const seen: string[] = [];
-    bare.unit.onInterrupt = (source) => seen.push(source);
-    return seen;
-  };
-
   test('one for a cause that rises, with its enable only', () => {
     const bare = new Bare();
     const seen = sources(bare);

@@ -26,10 +26,21 @@ const TABLE_HI = maskHi(DevTabBaseAddr.DevTabBase);
 const TABLE_SIZE = maskLo(DevTabBaseAddr.Size);
 const SEGMENT_SIZE = 0xff;
 
+/** Fields of a device table entry, in place in the word that holds them. */
 const DTE_V = maskLo(DTE.V);
 const DTE_TV = maskLo(DTE.TV);
+const DTE_MODE = maskLo(DTE.Mode);
+const DTE_MODE_SHIFT = DTE.Mode.lsb;
+const DTE_GV = maskHi(DTE.GV);
 const DTE_PERM_SHIFT = DTE.IR.lsb - 32;
 const ROOT_HI = maskHi(DTE.HostPageTableRootPtr);
+const DTE_DOMAIN = maskWord(DTE.DomainID, 2);
+const DTE_EX = maskWord(DTE.EX, 3);
+const DTE_SA = maskWord(DTE.SA, 3);
+const DTE_SE = maskWord(DTE.SE, 3);
+const DTE_IV = maskWord(DTE.IV, 4);
+const DTE_INT_CTL = maskWord(DTE.IntCtl, 5);
+const DTE_INT_CTL_SHIFT = DTE.IntCtl.lsb & 31;
 
 const PR = maskLo(PTE.PR);
 const NEXT_LEVEL_SHIFT = PTE.NextLevel.lsb;
@@ -62,11 +73,12 @@ const KIND_PAGING = 1;
 const KIND_NO_TABLE = 2;
 const KIND_NOT_CONFIGURED = 3;
 
-const DTE_EX = 1;
-const DTE_SA = 2;
-const DTE_SE = 4;
-const DTE_IV = 8;
-const INT_CTL_SHIFT = 4;
+/** Input address bits that a table of each mode does not reach, upper and lower word. */
+const BEYOND_HI = Int32Array.from({ length: 8 }, (_, mode) => {
+  const width = widthOfMode(mode);
+  return width >= 64 ? 0 : width > 32 ? -1 << (width - 32) : -1;
+});
+const BEYOND_LO = Int32Array.from({ length: 8 }, (_, mode) => (widthOfMode(mode) >= 32 ? 0 : -1 << widthOfMode(mode)));
 
 /** Cached device table entries, direct-mapped. */
 const DTE_SLOTS = 1024;
@@ -89,6 +101,7 @@ export class TranslationUnit {
   readonly #cacheDtes: boolean;
   readonly #permissionFlags: number;
   readonly #maxMode: number;
+  /** Bits 127:0 of an entry that must be zero. */
   readonly #dteReserved: Int32Array;
 
   #enabled = false;
@@ -103,7 +116,9 @@ export class TranslationUnit {
   readonly #mode = new Int32Array(DTE_SLOTS);
   readonly #perm = new Int32Array(DTE_SLOTS);
   readonly #domain = new Int32Array(DTE_SLOTS);
+  /** Word 3 of the entry (EX, SA, SE), and IntCtl where IV is set, else -1. */
   readonly #flags = new Int32Array(DTE_SLOTS);
+  readonly #intCtl = new Int32Array(DTE_SLOTS);
   readonly #rootPfn = new Float64Array(DTE_SLOTS);
   /** Input address bits that the table does not reach. */
   readonly #beyondHi = new Int32Array(DTE_SLOTS);
@@ -267,25 +282,19 @@ export class TranslationUnit {
       return this.#illegalDte(id, FLAG_RZ, iovaHi, iovaLo, access);
     }
     const translates = (w0 & DTE_TV) !== 0;
-    const mode = fieldOfWord(w0, DTE.Mode);
+    const mode = (w0 & DTE_MODE) >>> DTE_MODE_SHIFT;
     if (translates && mode > this.#maxMode) return this.#illegalDte(id, 0, iovaHi, iovaLo, access);
     // Guest translation is a later version's: an entry that asks for it must not be taken for a host-only one.
-    if (translates && fieldOfWord(w1, DTE.GV) !== 0) return this.#illegalDte(id, FLAG_RZ, iovaHi, iovaLo, access);
+    if (translates && (w1 & DTE_GV) !== 0) return this.#illegalDte(id, FLAG_RZ, iovaHi, iovaLo, access);
     this.#kind[slot] = !translates ? KIND_NOT_CONFIGURED : mode === 0 ? KIND_NO_TABLE : KIND_PAGING;
     this.#mode[slot] = mode;
     this.#perm[slot] = (w1 >>> DTE_PERM_SHIFT) & 3;
-    this.#domain[slot] = translates ? fieldOfWord(w2, DTE.DomainID) : 0;
+    this.#domain[slot] = translates ? w2 & DTE_DOMAIN : 0;
     this.#rootPfn[slot] = pfnOfWords(w1 & ROOT_HI, w0);
-    const v4 = view[at + 4]!;
-    this.#flags[slot] =
-      (fieldOfWord(w3, DTE.EX) !== 0 ? DTE_EX : 0) |
-      (fieldOfWord(w3, DTE.SA) !== 0 ? DTE_SA : 0) |
-      (fieldOfWord(w3, DTE.SE) !== 0 ? DTE_SE : 0) |
-      (fieldOfWord(v4, DTE.IV) !== 0 ? DTE_IV : 0) |
-      (fieldOfWord(view[at + 5]!, DTE.IntCtl) << INT_CTL_SHIFT);
-    const width = widthOfMode(mode);
-    this.#beyondHi[slot] = width >= 64 ? 0 : width > 32 ? -1 << (width - 32) : -1;
-    this.#beyondLo[slot] = width >= 32 ? 0 : -1 << width;
+    this.#flags[slot] = w3;
+    this.#intCtl[slot] = (view[at + 4]! & DTE_IV) === 0 ? -1 : (view[at + 5]! & DTE_INT_CTL) >>> DTE_INT_CTL_SHIFT;
+    this.#beyondHi[slot] = BEYOND_HI[mode]!;
+    this.#beyondLo[slot] = BEYOND_LO[mode]!;
     if (this.#cacheDtes) this.#id[slot] = id;
     return TRANSLATE_OK;
   }
@@ -293,14 +302,15 @@ export class TranslationUnit {
   /** The walk: from the root down, permissions ANDed, then the leaf's size and address. */
   #walk(id: number, slot: number, iovaHi: number, iovaLo: number, access: number, need: number): number {
     const memory = this.#memory;
+    const stats = this.#stats;
     let level = this.#mode[slot]!;
     let pfn = this.#rootPfn[slot]!;
     let perm = 3;
-    this.#stats.walks++;
+    stats.walks++;
     // Every step goes to a lower level, so there are six at most.
     for (;;) {
       const index = indexOf(iovaHi, iovaLo, level);
-      this.#stats.walkReads++;
+      stats.walkReads++;
       if (!memory.locate(pfn, false)) {
         const w1 = (EVENT.PAGE_TAB_HARDWARE_ERROR << 28) | MASTER_ABORT | rw(access) | this.#domain[slot]!;
         this.#events.write(id, w1, loOfPfn(pfn) | (index << 3), hiOfPfn(pfn));
@@ -328,11 +338,11 @@ export class TranslationUnit {
         }
         const oaHi = hi & ADDRESS_HI;
         if (sizeLg2 < 32) {
-          const offset = 2 ** sizeLg2 - 1;
+          const offset = (1 << sizeLg2) - 1;
           this.outHi = oaHi;
           this.outLo = (lo & ADDRESS_LO & ~offset) | (iovaLo & offset);
         } else {
-          const offset = 2 ** (sizeLg2 - 32) - 1;
+          const offset = (1 << (sizeLg2 - 32)) - 1;
           this.outHi = (oaHi & ~offset) | (iovaHi & offset);
           this.outLo = iovaLo | 0;
         }
@@ -364,11 +374,11 @@ export class TranslationUnit {
    * is forwarded as it is. Remapping is not built: an entry that asks for it has its interrupts refused, never misdelivered.
    */
   #interrupt(id: number, slot: number, iovaLo: number, access: number): number {
-    const flags = this.#flags[slot]!;
     if ((access & ACCESS.WRITE) === 0) {
       return this.#invalidRequest(id, INVALID_REQUEST.READ_IN_INTERRUPT_RANGE, 0, iovaLo);
     }
-    if ((flags & DTE_IV) === 0 || flags >>> INT_CTL_SHIFT === INT_CTL.FORWARD) return this.#pass(0, iovaLo);
+    const intCtl = this.#intCtl[slot]!;
+    if (intCtl < 0 || intCtl === INT_CTL.FORWARD) return this.#pass(0, iovaLo);
     return this.#invalidRequest(id, INVALID_REQUEST.INTERRUPT_REFUSED, 0, iovaLo);
   }
 
