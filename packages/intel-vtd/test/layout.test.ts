@@ -7,10 +7,12 @@ import * as vtd from '../src/index.ts';
 const positions = (layout: Layout): Record<string, [number, number]> =>
   Object.fromEntries(Object.entries(layout).map(([name, { msb, lsb }]) => [name, [msb, lsb]]));
 
+const map = (cap: bigint, ecap: bigint) => () => vtd.registerMap(0x10, vtd.parseCapabilities(cap, ecap));
+
 describe('registers', () => {
   test('offsets of a unit with fault records at 0x220 and IOTLB registers at 0xf0', () => {
-    const map = vtd.registerMap(0x10, vtd.parseCapabilities(0x00d2_078c_222f_0606n, 0xf43n));
-    const rows = Object.fromEntries(Object.entries(map).map(([name, r]) => [name, [r.offset, r.width, r.access]]));
+    const rowsOf = vtd.registerMap(0x10, vtd.parseCapabilities(0x00d2_078c_222f_0606n, 0xf43n));
+    const rows = Object.fromEntries(Object.entries(rowsOf).map(([name, r]) => [name, [r.offset, r.width, r.access]]));
     expect(rows).toEqual({
       VER: [0x0, 4, 'RO'],
       CAP: [0x8, 8, 'RO'],
@@ -53,7 +55,7 @@ describe('registers', () => {
       FRCD_LO: [0x220, 8, 'RO'],
       FRCD_HI: [0x228, 8, 'RO'],
     });
-    expect([map['FRCD_HI']!.count, map['FRCD_HI']!.stride]).toEqual([8, 16]);
+    expect([rowsOf['FRCD_HI']!.count, rowsOf['FRCD_HI']!.stride]).toEqual([8, 16]);
   });
 
   test('fields', () => {
@@ -193,7 +195,6 @@ describe('registers', () => {
   });
 
   test('registers that would overlap are refused', () => {
-    const map = (cap: bigint, ecap: bigint) => () => vtd.registerMap(0x10, vtd.parseCapabilities(cap, ecap));
     expect(map(0x0606n, 0xf43n)).toThrow(/overlap/);
     expect(map(0x2200_0606n, 0x0043n)).toThrow(/overlap/);
     expect(map(0x2200_0606n, 0x2243n)).toThrow(/overlap/);
