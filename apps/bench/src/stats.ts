@@ -1,0 +1,67 @@
+/** Nanoseconds on a monotonic clock. */
+export const now = (): number => performance.now() * 1e6;
+
+export const median = (values: readonly number[]): number => {
+  const sorted = values.toSorted((a, b) => a - b);
+  const half = sorted.length >>> 1;
+  return sorted.length % 2 === 1 ? sorted[half]! : (sorted[half - 1]! + sorted[half]!) / 2;
+};
+
+/** Deterministic 32-bit numbers (xorshift), so that runs compare. */
+export class Random {
+  #state: number;
+  constructor(seed: number) {
+    this.#state = seed | 0 || 1;
+  }
+  next(): number {
+    let x = this.#state;
+    x ^= x << 13;
+    x ^= x >>> 17;
+    x ^= x << 5;
+    this.#state = x;
+    return x >>> 0;
+  }
+  below(limit: number): number {
+    return this.next() % limit;
+  }
+}
+
+/** One variant of an interleaved comparison: does its work and returns the nanoseconds an operation took. */
+export type Variant = () => number;
+
+export interface Comparison {
+  /** Median over the rounds of `a / b`, taken round by round. */
+  readonly ratio: number;
+  /** Median nanoseconds an operation, of each. */
+  readonly a: number;
+  readonly b: number;
+  readonly rounds: number;
+}
+
+/** Runs `a` and `b` in turns (the order changes every round, so that a drift of the machine favours neither). */
+export const compare = (a: Variant, b: Variant, rounds: number, warmup = 3): Comparison => {
+  for (let i = 0; i < warmup; i++) {
+    a();
+    b();
+  }
+  const as: number[] = [];
+  const bs: number[] = [];
+  for (let i = 0; i < rounds; i++) {
+    if (i % 2 === 0) {
+      as.push(a());
+      bs.push(b());
+    } else {
+      bs.push(b());
+      as.push(a());
+    }
+  }
+  return comparison(as, bs);
+};
+
+/** The comparison of two series of rounds. */
+export const comparison = (as: readonly number[], bs: readonly number[]): Comparison => ({
+  ratio: median(as.map((a, i) => a / bs[i]!)),
+  a: median(as),
+  b: median(bs),
+  rounds: as.length,
+});
