@@ -1,0 +1,45 @@
+/** A whole SMMUv3 in one call: memory, device, driver, bus. */
+import { Bus, createMachine } from '@iommu-ts/iommu-core';
+import type { IommuSystem, SystemOptions } from '@iommu-ts/iommu-core';
+import { ArmSmmuDriver } from './driver/driver.ts';
+import { SmmuV3 } from './hardware/unit.ts';
+import { presetIds } from './presets.ts';
+import type { PresetName } from './presets.ts';
+
+/** Options of {@link createArmSmmuIommu}. */
+export interface ArmSmmuSystemOptions extends SystemOptions {
+  /** Which SMMU it is (default `'full'`). */
+  readonly preset?: PresetName;
+  /** Stage that paging domains translate with; default 1 where there is one. */
+  readonly stage?: 1 | 2;
+  /** log2 of the translation granule; default the smallest offered. */
+  readonly granuleLg2?: 12 | 14 | 16;
+}
+
+/** An SMMUv3 and its driver, with concrete types. */
+export interface ArmSmmuSystem extends IommuSystem {
+  readonly hardware: SmmuV3;
+  readonly driver: ArmSmmuDriver;
+}
+
+/**
+ * An SMMUv3, reset and probed by its driver, with a bus in front of it.
+ * @throws IommuError `EINVAL` for an unknown preset, `ENODEV` when the preset lacks the stage or granule, `ENOMEM`.
+ */
+export const createArmSmmuIommu = (options: ArmSmmuSystemOptions = {}): ArmSmmuSystem => {
+  const { memory, pages, clock } = createMachine(options);
+  const hardware = new SmmuV3(memory, {
+    ids: presetIds(options.preset ?? 'full'),
+    ...(options.iotlb === undefined ? {} : { iotlb: options.iotlb }),
+  });
+  const driver = new ArmSmmuDriver({
+    mmio: hardware.mmio,
+    memory,
+    pages,
+    clock,
+    ...(options.mode === undefined ? {} : { mode: options.mode }),
+    ...(options.stage === undefined ? {} : { stage: options.stage }),
+    ...(options.granuleLg2 === undefined ? {} : { granuleLg2: options.granuleLg2 }),
+  });
+  return { memory, pages, clock, hardware, driver, bus: new Bus(memory, hardware) };
+};
