@@ -86,10 +86,6 @@ export class IoptdescPool {
 
   #grow(): void {
     this.#capacity *= 2;
-    const copy = <T extends Float64Array | Int32Array | Uint8Array | Int16Array>(to: T, from: T): T => {
-      to.set(from);
-      return to;
-    };
     this.#pfn = copy(new Float64Array(this.#capacity), this.#pfn);
     this.#next = copy(new Int32Array(this.#capacity), this.#next);
     this.#sizeLg2 = copy(new Uint8Array(this.#capacity), this.#sizeLg2);
@@ -97,3 +93,9 @@ export class IoptdescPool {
     this.#onList = copy(new Uint8Array(this.#capacity), this.#onList);
   }
 }
+
+/** `to`, with `from` at its beginning. */
+const copy = <T extends Float64Array | Int32Array | Uint8Array | Int16Array>(to: T, from: T): T => {
+  to.set(from);
+  return to;
+};

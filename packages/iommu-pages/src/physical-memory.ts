@@ -129,7 +129,7 @@ export class PhysicalMemory {
       return true;
     }
     this.view = range.chunk(pfn, forWrite) ?? ZERO_CHUNK;
-    this.index = (pfn % CHUNK_PFNS) * 1024;
+    this.index = (pfn & (CHUNK_PFNS - 1)) * 1024;
     return true;
   }
 

@@ -29,7 +29,12 @@ export interface RamOptions {
 
 const EMPTY = new Int32Array(0);
 const EMPTY_BYTES = new Uint8Array(0);
-const NO_CHUNKS: (Int32Array | undefined)[] = [];
+
+/**
+ * Most chunks that a range keeps in a plain list (512 GiB of address space). A list with a far element set first would be
+ * turned into a hash table by the host, at several times the cost of a look-up; larger ranges use a map knowingly.
+ */
+const MAX_LISTED_CHUNKS = 1 << 18;
 
 /** One range of RAM. All ranges have one hidden class, whatever their kind. */
 export class RamRange {
@@ -44,7 +49,9 @@ export class RamRange {
   readonly bytes: Uint8Array;
   /** Flat, where the host has WebAssembly: the memory that `words` lies in, for the SIMD fill. */
   readonly wasm: WasmMemory | null;
-  readonly #chunks: (Int32Array | undefined)[];
+  readonly #firstChunk: number;
+  readonly #chunks: (Int32Array | undefined)[] = [];
+  readonly #far: Map<number, Int32Array> | null;
 
   constructor(basePfn: number, endPfn: number, options: { node: number; flat: boolean; shared: boolean }) {
     this.basePfn = basePfn;
@@ -62,20 +69,28 @@ export class RamRange {
     this.wasm = wasm;
     this.words = buffer === null ? EMPTY : new Int32Array(buffer as ArrayBuffer, 0, (endPfn - basePfn) * 1024);
     this.bytes = buffer === null ? EMPTY_BYTES : new Uint8Array(buffer as ArrayBuffer, 0, (endPfn - basePfn) * 4096);
-    this.#chunks = options.flat ? NO_CHUNKS : [];
+    this.#firstChunk = chunkOf(basePfn);
+    const count = chunkOf(endPfn - 1) - this.#firstChunk + 1;
+    this.#far = !options.flat && count > MAX_LISTED_CHUNKS ? new Map() : null;
+    if (!options.flat && this.#far === null) for (let i = 0; i < count; i++) this.#chunks.push(undefined);
   }
 
   /** Chunk that holds page `pfn` of a sparse range; made when `make`, else `undefined` where nothing was written. */
   chunk(pfn: number, make: boolean): Int32Array | undefined {
-    const index = Math.floor(pfn / CHUNK_PFNS) - Math.floor(this.basePfn / CHUNK_PFNS);
-    const chunk = this.#chunks[index];
+    const index = chunkOf(pfn) - this.#firstChunk;
+    const far = this.#far;
+    const chunk = far === null ? this.#chunks[index] : far.get(index);
     if (chunk !== undefined || !make) return chunk;
     const bytes = CHUNK_WORDS * 4;
     const made = new Int32Array((this.shared ? new SharedArrayBuffer(bytes) : new ArrayBuffer(bytes)) as ArrayBuffer);
-    this.#chunks[index] = made;
+    if (far === null) this.#chunks[index] = made;
+    else far.set(index, made);
     return made;
   }
 }
+
+/** Number of the 2 MiB chunk that holds page `pfn`; in integers where the page number allows it. */
+const chunkOf = (pfn: number): number => (pfn <= 0x7fff_ffff ? pfn >>> 9 : Math.floor(pfn / CHUNK_PFNS));
 
 /** A WebAssembly memory of `size` bytes, or null where the host has none (or no address space for it). */
 const wasmMemory = (size: number, shared: boolean): WasmMemory | null => {
