@@ -1,7 +1,7 @@
 /** `--report`: one self-contained page with plots that compare the drivers. Plots are drawn here, as SVG; no script runs in it. */
 import * as Plot from '@observablehq/plot';
 import { parseHTML } from 'linkedom';
-import { COLUMNS } from './table.ts';
+import { COLUMNS, remarks } from './table.ts';
 import type { DriverResult, ReplayReport } from './result.ts';
 
 /** What Plot draws into: linkedom's document serves. */
@@ -56,7 +56,8 @@ const bars = (
 const short = (value: number): string =>
   Number.isInteger(value) ? value.toLocaleString('en-US') : value.toLocaleString('en-US', { maximumFractionDigits: 2 });
 
-const svg = (figure: { readonly outerHTML: string }): string => figure.outerHTML.replace('<svg ', '<svg xmlns="http://www.w3.org/2000/svg" ');
+const svg = (figure: { readonly outerHTML: string }): string =>
+  figure.outerHTML.replace('<svg ', '<svg xmlns="http://www.w3.org/2000/svg" ');
 
 /** Table pages over the events, a line a driver. */
 const lines = (document: PageDocument, results: readonly DriverResult[]): string =>
@@ -111,7 +112,9 @@ export const htmlReport = (report: ReplayReport): string => {
 <body>
 <h1>${escape(report.trace)}</h1>
 <p>${escape(`${results[0]?.events ?? 0} events, mode ${report.mode}, check ${report.check}, iova ${report.iova}, seed ${report.seed}`)}</p>
-${report.notes.map((note) => `<p>${escape(note)}</p>`).join('\n')}
+${remarks(report)
+  .map((note) => `<p>${escape(note)}</p>`)
+  .join('\n')}
 ${verdict}
 ${told.length > 0 ? `<ul class="wrong">${told.join('\n')}</ul>` : ''}
 <table>

@@ -381,7 +381,7 @@ export class DriverPlayer {
       tablePages: { now: tablePagesNow, peak: this.#peakPages },
       mappedBytes: { now: this.#series.at(-1)!.mappedBytes, peak: this.#peakMapped },
       tableBytesPerMappedMiB: mib === 0 ? null : (this.#tablePagesAtPeak * 4096) / mib,
-      invalidationCommands: this.#info.invalidationCommands,
+      invalidationCommands: this.#system.driver.info.invalidationCommands,
       commands: stats.commands,
       iotlbHitRate: lookups === 0 ? null : iotlb.hits / lookups,
       walkReadsPerMiss: stats.walks === 0 ? null : stats.walkReads / stats.walks,

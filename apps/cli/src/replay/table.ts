@@ -27,6 +27,15 @@ export const COLUMNS: readonly (readonly [string, (r: DriverResult) => string])[
   ['refused', (r) => count(r.refused)],
 ];
 
+/** What a reader should know about the run. */
+export const remarks = (report: ReplayReport): string[] =>
+  report.mode === 'lazy' && report.iova === 'keep'
+    ? [
+        ...report.notes,
+        'lazy mode: an IOVA waits for the flush, so a mapping that the trace put there meanwhile is moved',
+      ]
+    : [...report.notes];
+
 /** The table and what is to be said about the run, as text. */
 export const reportText = (report: ReplayReport): string => {
   const table = new Table({
@@ -38,7 +47,7 @@ export const reportText = (report: ReplayReport): string => {
   const lines = [
     `${report.trace}: ${count(report.drivers[0]?.events ?? 0)} events, mode ${report.mode}, check ${report.check}, ` +
       `iova ${report.iova}, seed ${report.seed}`,
-    ...report.notes.map((note) => `note: ${note}`),
+    ...remarks(report).map((note) => `note: ${note}`),
     table.toString(),
   ];
   for (const r of report.drivers) {

@@ -6,9 +6,11 @@ import type { OpLog } from './op-log.ts';
 import { EVENT_NS, systemFor } from './player.ts';
 import type { ReplayOptions } from './result.ts';
 
-/** Timed rounds, after one that warms up; fewer when they take long. */
-const ROUNDS = 5;
-const BUDGET_MS = 1_500;
+/** Rounds are played untimed for so long, at least one: compilers and caches warm up. */
+const WARM_MS = 150;
+/** Then timed, at least one of them, until so many or so long. */
+const ROUNDS = 9;
+const BUDGET_MS = 700;
 
 /** What one look at the clock costs, in ms. */
 const clockCost = (): number => {
@@ -35,12 +37,13 @@ export const timeOps = (
   const unmaps: number[] = [];
   const cost = clockCost();
   const began = performance.now();
-  for (let round = 0; round <= ROUNDS; round++) {
+  do playOnce(harness, layout, log, options, cost);
+  while (performance.now() - began < WARM_MS);
+  const timed = performance.now();
+  for (let round = 0; round < ROUNDS && (round === 0 || performance.now() - timed < BUDGET_MS); round++) {
     const { map, unmap } = playOnce(harness, layout, log, options, cost);
-    if (round === 0) continue;
     if (map !== null) maps.push(map);
     if (unmap !== null) unmaps.push(unmap);
-    if (performance.now() - began > BUDGET_MS) break;
   }
   return { nsPerMap: median(maps), nsPerUnmap: median(unmaps) };
 };

@@ -34,7 +34,6 @@ export class Rig {
   readonly harness: DriverHarness;
   readonly system: IommuSystem;
   readonly driver: IommuDriver;
-  readonly info: DriverInfo;
   readonly hardware: IommuHardware;
   readonly memory: PhysicalMemory;
   readonly granule: bigint;
@@ -48,6 +47,11 @@ export class Rig {
     this.hardware = this.system.hardware;
     this.memory = this.system.memory;
     this.granule = 1n << BigInt(this.info.granuleLg2);
+  }
+
+  /** As of now: the counters in it move. */
+  get info(): DriverInfo {
+    return this.driver.info;
   }
 
   /** A new paging domain with `requesters` attached to it. */
