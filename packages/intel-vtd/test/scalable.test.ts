@@ -184,6 +184,17 @@ describe('invalidation', () => {
     expect(bare.go(SID, 0x5000n)).toBe(0x400_5000n);
   });
 
+  test('a page-selective command of the domain drops all its first-stage translations', () => {
+    const { bare, root } = build();
+    bare.go(SID, 0x5000n);
+    bare.entry(root, 4, 0x5000n, 1, 0x400_5007n, 7n);
+    bare.enableQueue();
+    bare.submit(0x8_0032n, 0x9000n);
+    expect(bare.go(SID, 0x5000n)).toBe(0x100_5000n);
+    bare.submit(0x9_0032n, 0x9000n);
+    expect(bare.go(SID, 0x5000n)).toBe(0x400_5000n);
+  });
+
   test('PASID entries are cached until their cache is invalidated', () => {
     for (const descriptor of [0x9_0007n, 0x1fff_0009_0017n, 0x37n, 0x11n]) {
       const { bare, pasidEntry } = build();

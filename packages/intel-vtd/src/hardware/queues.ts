@@ -232,12 +232,11 @@ export class Invalidator {
     else if (g === 2 || !this.caps.psi) {
       this.invalidateDomain(domain);
       return 2;
-    } else if (this.caps.scalable) {
-      const mask = 2 ** (lo & 0x3f);
-      const first = Math.floor(pfnOfWords(hi, lo) / mask) * mask;
-      // Only second-stage translations are named by their domain's addresses.
-      this.iotlb.invalidateRange(domain, first, first + mask - 1);
-    } else this.invalidatePages(domain, hi, lo);
+    } else {
+      // First-stage translations of the domain all go: this command names addresses of the second stage (6.5.2.4).
+      if (this.caps.scalable) this.iotlb.invalidateWhere((tag) => tag >= 0x1_0000 && tag % 0x1_0000 === domain);
+      this.invalidatePages(domain, hi, lo);
+    }
     return g;
   }
 

@@ -153,7 +153,7 @@ export class Remapper {
     const kind = this.slotKind[slot]!;
     if (kind === KIND.SECOND_STAGE) {
       if (beyond(hi, lo, this.slotBits[slot]!)) return legacy ? FAULT.LGN_1 : FAULT.SGN_4;
-      const tag = this.slotTag[slot]!;
+      const tag = this.slotDid[slot]!;
       if (this.iotlb.lookup(tag, hi, lo) && (access & READ_WRITE & ~this.iotlb.perm) === 0) {
         this.outHi = this.iotlb.outHi;
         this.outLo = this.iotlb.outLo;
