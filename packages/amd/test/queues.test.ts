@@ -171,6 +171,7 @@ describe('command buffer', () => {
     for (let i = 1; i <= 3 * RING + 5; i++) {
       bare.command(WAIT | STORE | 1n, BigInt(i));
       expect(bare.memory.readU64(STORE)).toBe(BigInt(i));
+      expect(bare.read64(CMD_HEAD)).toBe(BigInt(16 * (i % RING)));
     }
     expect(bare.read64(CMD_HEAD)).toBe(0x50n);
     expect(bare.unit.stats.commands).toBe(3 * RING + 5);

@@ -191,10 +191,12 @@ describe('page walk', () => {
 
   test('a size that does not fit the level is a fault', () => {
     const bare = new Bare();
-    // 4 MiB at level 1, 8 KiB at level 2, no zero at all.
+    // 2 MiB and 4 MiB at level 1, 8 KiB and 2 MiB at level 2, no zero at all.
     for (const [level, bits] of [
+      [1, 0xf_f000n],
       [1, 0x1f_f000n],
       [2, 0n],
+      [2, 0xf_f000n],
       [1, 0xf_ffff_ffff_f000n],
     ] as const) {
       bare.paging(1, 3, bare.tables(3, 0n, bits | 0xe01n | RW, level));

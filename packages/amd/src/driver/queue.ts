@@ -66,12 +66,11 @@ export class CommandQueue {
   invalidateRange(domain: number, startPfn: number, lastPfn: number): void {
     const hi = hiOfPfn(startPfn);
     const lo = loOfPfn(startPfn);
-    // The highest bit in which first and last differ is zero in the first: it ends the ones by itself.
+    // The highest bit in which first and last differ is zero in the first: it ends the ones by itself. (With bit 31 the
+    // subtraction leaves int32, and the bit operation takes it back to 0x7fffffff.)
     const differHi = (hi ^ hiOfPfn(lastPfn)) | 0;
     const differLo = lo ^ loOfPfn(lastPfn);
-    if (differHi < 0) {
-      this.invalidateDomain(domain);
-    } else if (differHi !== 0) {
+    if (differHi !== 0) {
       const top = 31 - Math.clz32(differHi);
       this.#invalidatePages(domain, hi | ((1 << top) - 1), -1 & ADDRESS_LO, PAGES_S);
     } else if (differLo !== 0) {
