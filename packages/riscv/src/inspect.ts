@@ -1,5 +1,5 @@
 /** Reads one device's configuration out of a dump: registers by name, structures from memory. */
-import { IommuError, addressOfPfn, hex, pfnOf } from '@iommu-ts/bits';
+import { IommuError, addressOfPfn, hex, join64, pfnOf } from '@iommu-ts/bits';
 import type { DeviceConfig, HardwareStats } from '@iommu-ts/iommu-core';
 import { ACCESS } from '@iommu-ts/iommu-core';
 import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
@@ -50,9 +50,8 @@ export const inspectDevice = (
   }
   const stats: HardwareStats = { walks: 0, walkReads: 0, structureReads: 0, commands: 0, invalidations: 0, faults: 0 };
   const directory = new Directory(memory, features, new PageWalker(memory, features, stats), stats);
-  directory.levels = mode - 1;
   // ddtp.PPN stands at bit 10; the page frame number is the same number.
-  directory.rootPfn = pfnOf(((ddtp >> 10n) & 0xfff_ffff_ffffn) << 12n);
+  directory.place(mode - 1, pfnOf(((ddtp >> 10n) & 0xfff_ffff_ffffn) << 12n));
   const ctx = new DeviceContext();
   const cause = directory.locate(ctx, requester, -1, ACCESS.READ);
   if (cause !== 0) return invalid(`cause ${cause}: ${CAUSES[cause]?.name ?? 'unknown'}`, details);
@@ -67,7 +66,7 @@ export const inspectDevice = (
     tables.push({
       name: 'first stage',
       config: { ...format, oas, svnapot: true, svpbmt: features.svpbmt },
-      root: addressOfPfn(ctx.s1Pfn),
+      root: join64(ctx.s1Hi, ctx.s1Lo),
     });
   }
   if (ctx.s2Mode !== 0) {

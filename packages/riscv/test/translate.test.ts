@@ -8,6 +8,8 @@ const SV39 = 8n << 60n;
 const SV48 = 9n << 60n;
 const SV57 = 10n << 60n;
 
+const without = (bit: bigint): bigint => CAPABILITIES & ~(1n << bit);
+
 /** One device (id 5) with a first-stage table. */
 const firstStage = (mode: bigint, extra: { tc?: bigint; capabilities?: bigint } = {}) => {
   const bare = new BareMetal(extra.capabilities === undefined ? {} : { capabilities: extra.capabilities }).enable();
@@ -113,7 +115,6 @@ describe('directory', () => {
   });
 
   test('what capabilities leave out is misconfigured', () => {
-    const without = (bit: bigint): bigint => CAPABILITIES & ~(1n << bit);
     const cases: [bigint, Parameters<BareMetal['dc']>[1]][] = [
       [without(9n), { fsc: SV39 }],
       [without(10n), { fsc: SV48 }],
@@ -356,27 +357,27 @@ describe.each([
   });
 });
 
-describe('two stages', () => {
-  /** Guest memory of 2 MiB at GPA 0x100_0000, 4 KiB pages; the first stage's tables are in it. */
-  const nested = (tc = V) => {
-    const bare = new BareMetal().enable();
-    const g = bare.page(0x4000n);
-    const ram = bare.page(0x20_0000n);
-    const guest = 0x100_0000n;
-    const toHost = (gpa: bigint): bigint => ram + gpa - guest;
-    const entries = new Map<bigint, bigint>();
-    for (let at = 0n; at < 0x20_0000n; at += 0x1000n) {
-      entries.set(guest + at, bare.map(g, 3, guest + at, ppn(ram + at) | RWXUAD, 0, true));
-    }
-    bare.dc(5, { tc, iohgatp: SV39 | (0x33n << 44n) | (g >> 12n), ta: 0x77n << 12n, fsc: SV39 | (guest >> 12n) });
-    // Guest tables: root, one table of level 1, one of level 0.
-    bare.memory.writeU64(toHost(guest), ppn(guest + 0x1000n) | V);
-    bare.memory.writeU64(toHost(guest + 0x1000n), ppn(guest + 0x2000n) | V);
-    const leafAt = (i: bigint): bigint => toHost(guest + 0x2000n) + i * 8n;
-    bare.memory.writeU64(leafAt(3n), ppn(guest + 0x5000n) | RWXUAD);
-    return { bare, guest, toHost, entries, leafAt };
-  };
+/** Guest memory of 2 MiB at GPA 0x100_0000, 4 KiB pages; the first stage's tables are in it. */
+const nested = (tc = V) => {
+  const bare = new BareMetal().enable();
+  const g = bare.page(0x4000n);
+  const ram = bare.page(0x20_0000n);
+  const guest = 0x100_0000n;
+  const toHost = (gpa: bigint): bigint => ram + gpa - guest;
+  const entries = new Map<bigint, bigint>();
+  for (let at = 0n; at < 0x20_0000n; at += 0x1000n) {
+    entries.set(guest + at, bare.map(g, 3, guest + at, ppn(ram + at) | RWXUAD, 0, true));
+  }
+  bare.dc(5, { tc, iohgatp: SV39 | (0x33n << 44n) | (g >> 12n), ta: 0x77n << 12n, fsc: SV39 | (guest >> 12n) });
+  // Guest tables: root, one table of level 1, one of level 0.
+  bare.memory.writeU64(toHost(guest), ppn(guest + 0x1000n) | V);
+  bare.memory.writeU64(toHost(guest + 0x1000n), ppn(guest + 0x2000n) | V);
+  const leafAt = (i: bigint): bigint => toHost(guest + 0x2000n) + i * 8n;
+  bare.memory.writeU64(leafAt(3n), ppn(guest + 0x5000n) | RWXUAD);
+  return { bare, guest, toHost, entries, leafAt };
+};
 
+describe('two stages', () => {
   test('both translate', () => {
     const { bare, guest, toHost } = nested();
     bare.reaches(5, 0x3abcn, toHost(guest + 0x5abcn));
@@ -512,22 +513,23 @@ describe('process directory', () => {
   });
 });
 
-describe('MSI page table', () => {
-  const setUp = () => {
-    const bare = new BareMetal().enable();
-    const g = bare.page(0x4000n);
-    const msi = bare.page();
-    bare.dc(5, {
-      iohgatp: SV39 | (7n << 44n) | (g >> 12n),
-      msiptp: (1n << 60n) | (msi >> 12n),
-      mask: 0b1011n,
-      pattern: 0x2_8000n,
-    });
-    return { bare, g, msi };
-  };
+/** A window of eight interrupt files at guest page 0x28000, and its table. */
+const withMsiTable = () => {
+  const bare = new BareMetal().enable();
+  const g = bare.page(0x4000n);
+  const msi = bare.page();
+  bare.dc(5, {
+    iohgatp: SV39 | (7n << 44n) | (g >> 12n),
+    msiptp: (1n << 60n) | (msi >> 12n),
+    mask: 0b1011n,
+    pattern: 0x2_8000n,
+  });
+  return { bare, g, msi };
+};
 
+describe('MSI page table', () => {
   test('basic translate mode', () => {
-    const { bare, msi } = setUp();
+    const { bare, msi } = withMsiTable();
     // Page bits 3, 1, 0 are the file's number: pages 0x28000 + 1010 binary -> file 110 binary.
     bare.faults(5, 0x2800_a000n, 262, WRITE);
     bare.memory.writeU64(msi + 6n * 16n, ppn(0x1_2345_6000n) | V | 6n);
@@ -539,7 +541,7 @@ describe('MSI page table', () => {
   });
 
   test('misconfigured entries', () => {
-    const { bare, msi } = setUp();
+    const { bare, msi } = withMsiTable();
     for (const [low, high] of [
       [V, 0n],
       [V | 4n, 0n],
@@ -557,7 +559,7 @@ describe('MSI page table', () => {
   });
 
   test('a superpage around the window does not swallow it', () => {
-    const { bare, g, msi } = setUp();
+    const { bare, g, msi } = withMsiTable();
     bare.map(g, 3, 0x2800_0000n, ppn(0x40_0000n) | RWXUAD, 1, true);
     bare.reaches(5, 0x2801_0000n, 0x41_0000n, WRITE);
     bare.memory.writeU64(msi, ppn(0x1_2345_6000n) | V | 6n);

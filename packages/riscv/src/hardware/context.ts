@@ -7,9 +7,10 @@ export class DeviceContext {
 
   /** `DC.tc`, low word. */
   tc = 0;
-  /** First stage: mode (0 Bare, 8 … 10), root page, PSCID. */
+  /** First stage: mode (0 Bare, 8 … 10), address of the root, PSCID. */
   s1Mode = 0;
-  s1Pfn = 0;
+  s1Hi = 0;
+  s1Lo = 0;
   pscid = 0;
   /** `PC.ta.ENS`: supervisor privilege may be asked for; true where no process context was used. */
   ens = true;

@@ -2,7 +2,7 @@
  * Device and process directories: specification sections "Process to locate the Device-context", "Device-context
  * configuration checks", "Process to locate the Process-context" and "Process-context configuration checks".
  */
-import { hiOfPfn, loOfPfn, maskHi, maskLo } from '@iommu-ts/bits';
+import { maskHi, maskLo, pfnOfWords } from '@iommu-ts/bits';
 import type { HardwareStats } from '@iommu-ts/iommu-core';
 import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
 import { CAUSE } from '../faults.ts';
@@ -46,9 +46,10 @@ export class Directory {
   readonly #features: Features;
   readonly #walker: PageWalker;
   readonly #stats: HardwareStats;
-  /** Levels of the device directory (1 … 3) and its root page: the hardware keeps them in step with `ddtp`. */
-  levels = 0;
-  rootPfn = 0;
+  /** Levels of the device directory (1 … 3), its root page, and how many device_ids it tells apart. */
+  #levels = 0;
+  #rootPfn = 0;
+  #devices = 0;
   /** After {@link locate}: the device context was found, so its DTF counts. */
   dtf = false;
 
@@ -57,6 +58,13 @@ export class Directory {
     this.#features = features;
     this.#walker = walker;
     this.#stats = stats;
+  }
+
+  /** `ddtp` has changed: a directory of `levels` (0: none) with its root at page `rootPfn`. */
+  place(levels: number, rootPfn: number): void {
+    this.#levels = levels;
+    this.#rootPfn = rootPfn;
+    this.#devices = 1 << Math.min(24, (this.#features.msiFlat ? 6 : 7) + 9 * (levels - 1));
   }
 
   /**
@@ -75,7 +83,6 @@ export class Directory {
     if (pid >= 0 && !pdtv) return CAUSE.TTYPE_DISALLOWED;
     if (pdtv) {
       const mode = ctx.s1Mode;
-      const pdtPfn = ctx.s1Pfn;
       // A process_id that is wider than the directory; a Bare directory has no width to check.
       if (pid >= 0 && mode !== 0 && pid >= (mode === 1 ? 0x100 : mode === 2 ? 0x2_0000 : 0x10_0000)) {
         return CAUSE.TTYPE_DISALLOWED;
@@ -83,7 +90,7 @@ export class Directory {
       ctx.s1Mode = 0;
       const process = pid < 0 && (ctx.tc & DPE) !== 0 ? 0 : pid;
       if (process >= 0 && mode !== 0) {
-        const failed = this.#process(ctx, pdtPfn, mode, process, access);
+        const failed = this.#process(ctx, mode, process, access);
         if (failed !== 0) return failed;
       }
     }
@@ -96,9 +103,9 @@ export class Directory {
     const extended = this.#features.msiFlat;
     const bits0 = extended ? 6 : 7;
     // Wider than the directory: cause 260, and no DTF is known then.
-    if (did >= 2 ** Math.min(24, bits0 + 9 * (this.levels - 1)) || did < 0) return CAUSE.TTYPE_DISALLOWED;
-    let table = this.rootPfn;
-    for (let i = this.levels - 1; i > 0; i--) {
+    if (did >= this.#devices || did < 0) return CAUSE.TTYPE_DISALLOWED;
+    let table = this.#rootPfn;
+    for (let i = this.#levels - 1; i > 0; i--) {
       const index = (did >>> (bits0 + 9 * (i - 1))) & 0x1ff;
       if (table >= this.#features.pasEndPfn || !memory.locate(table, false)) return CAUSE.DDT_LOAD_ACCESS_FAULT;
       this.#stats.structureReads++;
@@ -111,7 +118,7 @@ export class Directory {
     }
     if (table >= this.#features.pasEndPfn || !memory.locate(table, false)) return CAUSE.DDT_LOAD_ACCESS_FAULT;
     this.#stats.structureReads++;
-    const at = memory.index + (did & (2 ** bits0 - 1)) * (extended ? 16 : 8);
+    const at = memory.index + (did & ((1 << bits0) - 1)) * (extended ? 16 : 8);
     return this.#decode(ctx, memory.view, at, extended);
   }
 
@@ -174,23 +181,26 @@ export class Directory {
     ctx.gscid = (gatpHi >>> 12) & 0xffff;
     ctx.pscid = taLo >>> 12;
     ctx.s1Mode = fscMode;
-    ctx.s1Pfn = (fscHi & 0xfff) * 0x1_0000_0000 + (fscLo >>> 0);
+    ctx.s1Hi = (fscHi << 12) | (fscLo >>> 20);
+    ctx.s1Lo = fscLo << 12;
     return 0;
   }
 
-  #process(ctx: DeviceContext, root: number, mode: number, pid: number, access: number): number {
+  /** The process context of `pid`: the directory's root stands in the first-stage fields of `ctx`, which it then replaces. */
+  #process(ctx: DeviceContext, mode: number, pid: number, access: number): number {
     const memory = this.#memory;
-    let table = root;
+    let tableHi = ctx.s1Hi;
+    let tableLo = ctx.s1Lo;
     for (let i = mode - 1; ; i--) {
       // PDI[0] is 8 bits of 16-byte entries, PDI[1] 9 and PDI[2] 3 bits of 8-byte entries.
       const word = i === 0 ? (pid & 0xff) * 4 : ((pid >>> (i === 1 ? 8 : 17)) & 0x1ff) * 2;
-      let pfn = table;
+      let pfn = pfnOfWords(tableHi, tableLo);
       if (ctx.s2Mode !== 0) {
-        const cause = this.#walker.second(ctx, hiOfPfn(table), loOfPfn(table) | (word << 2), access, 1);
+        const cause = this.#walker.second(ctx, tableHi, tableLo | (word << 2), access, 1);
         // A page table of the second stage that nothing answers for counts as the directory's.
         if (cause === accessFault(access)) return CAUSE.PDT_LOAD_ACCESS_FAULT;
         if (cause !== 0) return cause;
-        pfn = this.#walker.outPfn;
+        pfn = pfnOfWords(this.#walker.outHi, this.#walker.outLo);
       }
       if (pfn >= this.#features.pasEndPfn || !memory.locate(pfn, false)) return CAUSE.PDT_LOAD_ACCESS_FAULT;
       this.#stats.structureReads++;
@@ -200,7 +210,8 @@ export class Directory {
       if ((lo & V) === 0) return CAUSE.PDT_NOT_VALID;
       if (i > 0) {
         if ((lo & ENTRY_RESERVED_LO) !== 0 || (hi & ENTRY_RESERVED_HI) !== 0) return CAUSE.PDT_MISCONFIGURED;
-        table = (hi & 0x3f_ffff) * 0x40_0000 + (lo >>> 10);
+        tableHi = ((hi & 0x3f_ffff) << 2) | (lo >>> 30);
+        tableLo = (lo & ~0x3ff) << 2;
         continue;
       }
       const fscLo = memory.view[at + 2]!;
@@ -215,7 +226,8 @@ export class Directory {
         return CAUSE.PDT_MISCONFIGURED;
       }
       ctx.s1Mode = fscMode;
-      ctx.s1Pfn = (fscHi & 0xfff) * 0x1_0000_0000 + (fscLo >>> 0);
+      ctx.s1Hi = (fscHi << 12) | (fscLo >>> 20);
+      ctx.s1Lo = fscLo << 12;
       ctx.pscid = lo >>> 12;
       ctx.sum = (lo & SUM) !== 0;
       ctx.ens = (lo & ENS) !== 0;

@@ -28,8 +28,9 @@ export class MsiTranslator {
   readonly #memory: PhysicalMemory;
   readonly #features: Features;
   readonly #stats: HardwareStats;
-  /** After success: page frame of the interrupt file. */
-  outPfn = 0;
+  /** After success: the translated address. */
+  outHi = 0;
+  outLo = 0;
 
   constructor(memory: PhysicalMemory, features: Features, stats: HardwareStats) {
     this.#memory = memory;
@@ -61,7 +62,8 @@ export class MsiTranslator {
         if ((w0 & ~BASIC_LO) !== 0 || (w1 & ~BASIC_HI) !== 0 || w2 !== 0 || w3 !== 0) {
           return CAUSE.MSI_PTE_MISCONFIGURED;
         }
-        this.outPfn = (w1 & BASIC_HI) * 0x40_0000 + (w0 >>> 10);
+        this.outHi = ((w1 & BASIC_HI) << 2) | (w0 >>> 30);
+        this.outLo = ((w0 & ~0x3ff) << 2) | (lo & 0xfff);
         return 0;
       case 1:
         if (

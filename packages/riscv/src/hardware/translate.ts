@@ -99,8 +99,8 @@ export class TranslationEngine {
 
   #walk(ctx: DeviceContext, hi: number, lo: number, access: number, supervisor: boolean): number {
     const walker = this.#walker;
-    const iova = (hi >>> 0) * 0x10_0000 + (lo >>> 12);
-    let pfn = iova;
+    let outHi = hi | 0;
+    let outLo = lo | 0;
     let sizeLg2 = 63;
     let s1Lg2 = 63;
     let perm = PERM.READ | PERM.WRITE | PERM.EXEC | PERM.USER | PERM.SUPERVISOR;
@@ -108,46 +108,43 @@ export class TranslationEngine {
     if (ctx.s1Mode !== 0) {
       const cause = walker.first(ctx, hi, lo, access, supervisor);
       if (cause !== 0) return cause;
-      pfn = walker.outPfn;
+      outHi = walker.outHi;
+      outLo = walker.outLo;
       s1Lg2 = sizeLg2 = walker.sizeLg2;
       perm = walker.perm;
       pbmt = walker.pbmt;
     }
     if (ctx.s2Mode !== 0) {
-      const gpaHi = Math.floor(pfn / 0x10_0000);
-      const gpaLo = ((pfn % 0x10_0000) << 12) | (lo & 0xfff);
       if (ctx.msi) {
-        const msi = this.#msi.translate(ctx, gpaHi, gpaLo, access);
+        const msi = this.#msi.translate(ctx, outHi, outLo, access);
         if (msi === 0) {
-          this.#finish(this.#msi.outPfn, lo);
-          return 0;
+          this.outHi = this.#msi.outHi;
+          this.outLo = this.#msi.outLo;
+          this.pbmt = 0;
         }
         if (msi !== NOT_MSI) return msi;
         // MSI pages may lie anywhere within a larger leaf.
         sizeLg2 = 12;
       }
-      const cause = walker.second(ctx, gpaHi, gpaLo, access, 0);
+      const cause = walker.second(ctx, outHi, outLo, access, 0);
       if (cause !== 0) return cause;
-      pfn = walker.outPfn;
-      sizeLg2 = Math.min(sizeLg2, walker.sizeLg2);
+      outHi = walker.outHi;
+      outLo = walker.outLo;
+      if (walker.sizeLg2 < sizeLg2) sizeLg2 = walker.sizeLg2;
       perm &= walker.perm;
       if (pbmt === 0) pbmt = walker.pbmt;
       if (walker.sizeLg2 > sizeLg2) this.#cache.noteFragment(EXTRA_FRAGMENT_S2);
       if (s1Lg2 !== 63 && s1Lg2 > sizeLg2) this.#cache.noteFragment(EXTRA_FRAGMENT_S1);
     }
+    // The translated address is handed on as it is: whether anything answers there is for the bus to find out.
+    this.outHi = outHi;
+    this.outLo = outLo;
     this.pbmt = pbmt;
-    this.#finish(pfn, lo);
     // Both stages Bare: nothing to cache.
     if (this.#cache.enabled && sizeLg2 !== 63) {
-      this.#cache.iotlb.fill(ctx.tag, hi, lo, sizeLg2, this.outHi, this.outLo, perm, 0);
+      this.#cache.iotlb.fill(ctx.tag, hi, lo, sizeLg2, outHi, outLo, perm, 0);
     }
     return 0;
-  }
-
-  /** The translated address is handed on as it is: whether anything answers there is for the bus to find out. */
-  #finish(pfn: number, lo: number): void {
-    this.outHi = Math.floor(pfn / 0x10_0000) | 0;
-    this.outLo = ((pfn % 0x10_0000) << 12) | (lo & 0xfff);
   }
 
   #fault(

@@ -239,8 +239,7 @@ export class RiscvIommuHardware implements IommuHardware {
     const at = DDTP >> 2;
     const mode = words[at]! & 0xf;
     this.#engine.mode = mode;
-    this.#engine.directory.levels = Math.max(mode - 1, 0);
-    this.#engine.directory.rootPfn = ppnOf(words[at + 1]!, words[at]!);
+    this.#engine.directory.place(Math.max(mode - 1, 0), ppnOf(words[at + 1]!, words[at]!));
     this.#cache.invalidateDirectory();
   }
 

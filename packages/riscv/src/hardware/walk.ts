@@ -3,7 +3,7 @@
  * Process", "Two-Stage Address Translation", Svnapot, Svpbmt), as the IOMMU specification section "Process to translate an
  * IOVA" uses them. Entries are read from memory as words; nothing is allocated.
  */
-import { hiOfPfn, loOfPfn, maskHi, maskLo } from '@iommu-ts/bits';
+import { maskHi, maskLo } from '@iommu-ts/bits';
 import { ACCESS } from '@iommu-ts/iommu-core';
 import type { HardwareStats } from '@iommu-ts/iommu-core';
 import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
@@ -64,8 +64,9 @@ export class PageWalker {
   readonly #reservedHi: number;
   readonly #svpbmt: boolean;
 
-  /** After success of a stage: page frame of the translated 4 KiB page, size of the leaf, permissions, PBMT. */
-  outPfn = 0;
+  /** After success of a stage: the translated address of this very byte, size of the leaf, permissions, PBMT. */
+  outHi = 0;
+  outLo = 0;
   sizeLg2 = 0;
   perm = 0;
   pbmt = 0;
@@ -101,16 +102,17 @@ export class PageWalker {
   #firstOnce(ctx: DeviceContext, hi: number, lo: number, access: number, supervisor: boolean): number {
     const memory = this.#memory;
     const nested = ctx.s2Mode !== 0;
-    let table = ctx.s1Pfn;
+    let tableHi = ctx.s1Hi;
+    let tableLo = ctx.s1Lo;
     let level = ctx.s1Mode - 6;
     this.#stats.walks++;
     for (;;) {
       const index = indexAt(hi, lo, level);
-      let tablePfn = table;
+      let tablePfn = (tableHi >>> 0) * 0x10_0000 + (tableLo >>> 12);
       if (nested) {
-        const cause = this.second(ctx, hiOfPfn(table), loOfPfn(table) | (index << 3), access, 1);
+        const cause = this.second(ctx, tableHi, tableLo | (index << 3), access, 1);
         if (cause !== 0) return cause;
-        tablePfn = this.outPfn;
+        tablePfn = (this.outHi >>> 0) * 0x10_0000 + (this.outLo >>> 12);
       }
       if (tablePfn >= this.#pasEndPfn || !memory.locate(tablePfn, false)) return accessFault(access);
       this.#stats.walkReads++;
@@ -120,7 +122,8 @@ export class PageWalker {
       const kind = this.#classify(pteLo, pteHi, level);
       if (kind === INVALID) return pageFault(access);
       if (kind === POINTER) {
-        table = pfnOfPte(pteHi, pteLo);
+        tableHi = hiOfPte(pteHi, pteLo);
+        tableLo = loOfPte(pteLo);
         level--;
         continue;
       }
@@ -135,9 +138,9 @@ export class PageWalker {
         if ((ctx.tc & SADE) === 0) return pageFault(access);
         if (nested) {
           // The update is an implicit write, which the second stage has to allow.
-          const cause = this.second(ctx, hiOfPfn(table), loOfPfn(table) | (index << 3), access, 2);
+          const cause = this.second(ctx, tableHi, tableLo | (index << 3), access, 2);
           if (cause !== 0) return cause;
-          tablePfn = this.outPfn;
+          tablePfn = (this.outHi >>> 0) * 0x10_0000 + (this.outLo >>> 12);
         }
         if (!this.#update(tablePfn, index, pteLo, missing)) return RESTART;
         flags |= missing;
@@ -185,7 +188,7 @@ export class PageWalker {
       const kind = this.#classify(pteLo, pteHi, level);
       if (kind === INVALID) return guestPageFault(access);
       if (kind === POINTER) {
-        table = pfnOfPte(pteHi, pteLo);
+        table = (pteHi & PPN_HI) * 0x40_0000 + (pteLo >>> 10);
         level--;
         index = indexAt(hi, lo, level);
         continue;
@@ -237,16 +240,42 @@ export class PageWalker {
     }
   }
 
+  /** The address within a leaf of `level`: its high bits from the entry, its low bits from the address. */
   #leaf(pteHi: number, pteLo: number, level: number, hi: number, lo: number): void {
-    const napot = (pteHi & N_HI) !== 0;
-    const sizeLg2 = napot ? 16 : 12 + 9 * level;
-    // Page number within the leaf, from the address.
-    const pages = 2 ** (sizeLg2 - 12);
-    const page = (hi >>> 0) * 0x10_0000 + (lo >>> 12);
-    const base = pfnOfPte(pteHi, pteLo) - (napot ? 8 : 0);
-    this.outPfn = base + (page % pages);
-    this.sizeLg2 = sizeLg2;
+    const paHi = hiOfPte(pteHi, pteLo);
+    const paLo = loOfPte(pteLo);
     this.pbmt = (pteHi >>> 29) & 3;
+    switch (level) {
+      case 0:
+        this.outHi = paHi;
+        if ((pteHi & N_HI) !== 0) {
+          this.outLo = (paLo & ~0xffff) | (lo & 0xffff);
+          this.sizeLg2 = 16;
+        } else {
+          this.outLo = paLo | (lo & 0xfff);
+          this.sizeLg2 = 12;
+        }
+        return;
+      case 1:
+        this.outHi = paHi;
+        this.outLo = paLo | (lo & 0x1f_ffff);
+        this.sizeLg2 = 21;
+        return;
+      case 2:
+        this.outHi = paHi;
+        this.outLo = paLo | (lo & 0x3fff_ffff);
+        this.sizeLg2 = 30;
+        return;
+      case 3:
+        this.outHi = paHi | (hi & 0x7f);
+        this.outLo = lo | 0;
+        this.sizeLg2 = 39;
+        return;
+      default:
+        this.outHi = paHi | (hi & 0xffff);
+        this.outLo = lo | 0;
+        this.sizeLg2 = 48;
+    }
   }
 
   /** Sets A and D with one atomic compare-exchange; false when the entry has changed since it was read. */
@@ -277,7 +306,9 @@ const indexAt = (hi: number, lo: number, level: number): number => {
   }
 };
 
-const pfnOfPte = (hi: number, lo: number): number => (hi & PPN_HI) * 0x40_0000 + (lo >>> 10);
+/** The address that the PPN field of an entry gives, as words. */
+const hiOfPte = (hi: number, lo: number): number => ((hi & PPN_HI) << 2) | (lo >>> 30);
+const loOfPte = (lo: number): number => (lo & ~0x3ff) << 2;
 
 const permits = (pte: number, access: number): boolean =>
   (access & ACCESS.EXEC) !== 0

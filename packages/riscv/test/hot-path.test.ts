@@ -1,0 +1,78 @@
+/** Translating, mapping and unmapping make no garbage: bytes of JavaScript heap a call, once the code is warm. */
+import { PhysicalMemory } from '@iommu-ts/iommu-pages';
+import { PROT } from '@iommu-ts/page-table';
+import { expect, test } from 'vitest';
+import { createRiscvIommu } from '../src/create.ts';
+
+const CALLS = 100_000;
+
+/**
+ * Bytes that one call of `run` leaves on the heap: the least of several measurements of {@link CALLS} calls each (a
+ * collection in between makes one of them useless, a compilation makes one too large).
+ */
+const bytesPerCall = (run: (n: number) => void): number => {
+  run(CALLS);
+  let least = Infinity;
+  for (let i = 0; i < 8; i++) {
+    const before = process.memoryUsage().heapUsed;
+    run(CALLS);
+    const grown = process.memoryUsage().heapUsed - before;
+    if (grown >= 0) least = Math.min(least, grown / CALLS);
+  }
+  return least;
+};
+
+const setUp = (mode: 'none' | 'sized') => {
+  const memory = new PhysicalMemory([{ base: 0n, size: 0x1000_0000n, kind: 'flat' }]);
+  const system = createRiscvIommu({ memory, iotlb: { mode } });
+  const domain = system.driver.createDomain();
+  system.driver.attach(1, domain);
+  domain.map(0x40_0000_0000n, 0x1000n, 0x100_0000n, PROT.READ | PROT.WRITE);
+  return { ...system, domain };
+};
+
+test('the measurement sees a heap number', () => {
+  const boxes = [{ n: 0.5 }];
+  const bytes = bytesPerCall((n) => {
+    for (let i = 0; i < n; i++) boxes[0] = { n: i + 0.5 };
+  });
+  expect(boxes[0]!.n).toBeGreaterThan(1);
+  expect(bytes).toBeGreaterThan(4);
+});
+
+test.each(['none', 'sized'] as const)('translate, IOTLB %s', (mode) => {
+  const { hardware } = setUp(mode);
+  let failed = 0;
+  const bytes = bytesPerCall((n) => {
+    for (let i = 0; i < n; i++) {
+      // Hits and misses, reads and writes.
+      const page = Math.imul(i, 0x9e37_79b1) >>> 20;
+      if (hardware.translate(1, -1, 0x40, page << 12, 1 + (i & 1)) !== 0) failed++;
+    }
+  });
+  expect(failed).toBe(0);
+  expect(bytes).toBeLessThan(1);
+});
+
+test('map and strict unmap', () => {
+  const { domain, hardware } = setUp('sized');
+  const { commands } = hardware.stats;
+  const bytes = bytesPerCall((n) => {
+    for (let i = 0; i < n; i++) {
+      domain.mapWords(0x41, (i & 0xff) << 12, 0, 0x10_0000, 4096, 3);
+      hardware.translate(1, -1, 0x41, (i & 0xff) << 12, 1);
+      domain.unmapWords(0x41, (i & 0xff) << 12, 4096);
+    }
+  });
+  expect(hardware.stats.commands - commands).toBe(9 * CALLS * 2);
+  expect(bytes).toBeLessThan(1);
+});
+
+test('refused accesses', () => {
+  const { hardware } = setUp('sized');
+  const bytes = bytesPerCall((n) => {
+    for (let i = 0; i < n; i++) hardware.translate(1, -1, 0x7f, i << 12, 1);
+  });
+  expect(hardware.stats.faults).toBe(9 * CALLS);
+  expect(bytes).toBeLessThan(1);
+});
