@@ -20,6 +20,9 @@ export interface MmioRange {
 const MAX_FLAT_PFNS = 0x10_0000;
 
 const ZERO_CHUNK = new Int32Array(CHUNK_PFNS * 1024);
+const ZERO_BYTES = new Uint8Array(ZERO_CHUNK.buffer);
+/** Blocks whose byte views are kept: a power of two. */
+const BYTE_VIEWS = 16;
 
 /**
  * Emulated physical memory: RAM ranges with a NUMA node, flat or sparse, and MMIO ranges.
@@ -315,9 +318,28 @@ export class PhysicalMemory {
     return this.#mmio.find((m) => address >= m.base && address + BigInt(size) <= m.base + m.size);
   }
 
+  /** Bytes of the words in {@link view}; the views of the last few blocks are kept, as a new one costs an allocation. */
+  #bytesOf(pfn: number): Uint8Array {
+    const view = this.view;
+    const slot = (pfn >>> 9) & (BYTE_VIEWS - 1);
+    if (this.#viewed[slot] === view) return this.#byteViews[slot]!;
+    const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+    this.#viewed[slot] = view;
+    this.#byteViews[slot] = bytes;
+    return bytes;
+  }
+  readonly #viewed: Int32Array[] = Array.from({ length: BYTE_VIEWS }, () => ZERO_CHUNK);
+  readonly #byteViews: Uint8Array[] = Array.from({ length: BYTE_VIEWS }, () => ZERO_BYTES);
+
   #copy(hi: number, lo: number, bytes: Uint8Array, offset: number, length: number, write: boolean): boolean {
     let pfn = (hi >>> 0) * 0x10_0000 + (lo >>> 12);
     let inPage = lo & 0xfff;
+    if (length <= 4096 - inPage) {
+      // Within a page, as every part of a DMA is.
+      if (!this.locate(pfn, write)) return false;
+      move(this.#bytesOf(pfn), this.index * 4 + inPage, bytes, offset, length, write);
+      return true;
+    }
     for (let done = 0; done < length;) {
       const range = this.rangeOf(pfn);
       if (range === null) return false;
@@ -325,14 +347,7 @@ export class PhysicalMemory {
       const step = Math.min(length - done, (last - pfn) * 4096 - inPage);
       this.locate(pfn, write);
       const at = this.index * 4 + inPage;
-      const ram = range.flat
-        ? range.bytes
-        : new Uint8Array(this.view.buffer, this.view.byteOffset, this.view.byteLength);
-      if (step <= 32) {
-        if (write) for (let i = 0; i < step; i++) ram[at + i] = bytes[offset + done + i]!;
-        else for (let i = 0; i < step; i++) bytes[offset + done + i] = ram[at + i]!;
-      } else if (write) ram.set(bytes.subarray(offset + done, offset + done + step), at);
-      else bytes.set(ram.subarray(at, at + step), offset + done);
+      move(this.#bytesOf(pfn), at, bytes, offset + done, step, write);
       done += step;
       const next = inPage + step;
       pfn += Math.floor(next / 4096);
@@ -341,6 +356,16 @@ export class PhysicalMemory {
     return true;
   }
 }
+
+/** Copies `length` bytes between `ram[at…]` and `bytes[offset…]`. */
+const move = (ram: Uint8Array, at: number, bytes: Uint8Array, offset: number, length: number, write: boolean): void => {
+  if (length <= 32) {
+    // Below that a loop is faster than the call, which needs a view of the part.
+    if (write) for (let i = 0; i < length; i++) ram[at + i] = bytes[offset + i]!;
+    else for (let i = 0; i < length; i++) bytes[offset + i] = ram[at + i]!;
+  } else if (write) ram.set(length === bytes.length ? bytes : bytes.subarray(offset, offset + length), at);
+  else bytes.set(ram.subarray(at, at + length), offset);
+};
 
 const addressOf = (hi: number, lo: number): bigint => (BigInt(hi >>> 0) << 32n) | BigInt(lo >>> 0);
 
