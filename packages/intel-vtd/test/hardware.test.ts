@@ -397,6 +397,8 @@ test('what is not built is refused at construction', () => {
   expect(code(CAP, ECAP | (1n << 29n))).toBe('EOPNOTSUPP'); // page requests
   expect(code(CAP, ECAP | (1n << 45n))).toBe('EOPNOTSUPP'); // second-stage A/D
   expect(code(CAP, ECAP | (1n << 52n))).toBe('EOPNOTSUPP'); // abort mode
+  expect(code(CAP, ECAP | (1n << 51n))).toBe('EOPNOTSUPP'); // performance monitoring
+  expect(code(CAP | (1n << 59n), ECAP)).toBe('EOPNOTSUPP'); // posted interrupts
   expect(code(CAP, 0xffn)).toBe('EOPNOTSUPP');
   expect(code(CAP, 0x43n)).toBe('EINVAL'); // IOTLB registers over VER
   expect(code(CAP, ECAP)).toBe('intel-vtd');

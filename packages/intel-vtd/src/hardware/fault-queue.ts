@@ -2,10 +2,10 @@
  * Primary fault logging: the ring of fault recording registers, fault status, and the fault event.
  * VT-d specification revision 4.1, section 7.2.1 "Primary Fault Logging" and 7.3.
  */
-import { fieldOfWord, maskLo } from '@iommu-ts/bits';
+import { fieldOfWord, maskLo, maskWord } from '@iommu-ts/bits';
 import { ACCESS, NO_PASID } from '@iommu-ts/iommu-core';
 import type { RegisterFile } from '@iommu-ts/iommu-core';
-import { FSTS, OFFSET } from '../registers.ts';
+import { FRCD, FSTS, OFFSET } from '../registers.ts';
 import type { Capabilities } from '../registers.ts';
 import type { EventInterrupt } from './interrupts.ts';
 
@@ -16,12 +16,13 @@ const FRI = maskLo(FSTS.FRI);
 /** Conditions that raise the fault event. While one of them stands, no further message is sent. */
 const CONDITIONS = PFO | PPF | maskLo(FSTS.IQE) | maskLo(FSTS.ICE) | maskLo(FSTS.ITE);
 
-// Fields of FRCD's upper words, in place (11.4.14): F 127, T1 126, PV 123:104, FR 103:96; PP 95, EXE 94, PRIV 93.
-const F = 0x8000_0000 | 0;
-const T1 = 0x4000_0000;
-const PP = 0x8000_0000 | 0;
-const EXE = 0x4000_0000;
-const PRIV = 0x2000_0000;
+const F = maskWord(FRCD.F, 3);
+const T1 = maskWord(FRCD.T1, 3);
+const PP = maskWord(FRCD.PP, 2);
+const EXE = maskWord(FRCD.EXE, 2);
+const PRIV = maskWord(FRCD.PRIV, 2);
+const PV = maskWord(FRCD.PV, 3);
+const PV_SHIFT = FRCD.PV.lsb - 96;
 
 export class FaultLog {
   private readonly words: Int32Array;
@@ -69,7 +70,7 @@ export class FaultLog {
       (requester & 0xffff) |
       (hasPasid ? PP | ((access & ACCESS.EXEC) !== 0 ? EXE : 0) | ((access & ACCESS.PRIV) !== 0 ? PRIV : 0) : 0);
     words[at + 3] =
-      F | ((access & ACCESS.WRITE) !== 0 ? 0 : T1) | (hasPasid ? (pasid & 0xf_ffff) << 8 : 0) | (reason & 0xff);
+      F | ((access & ACCESS.WRITE) !== 0 ? 0 : T1) | (hasPasid ? (pasid << PV_SHIFT) & PV : 0) | (reason & 0xff);
     if ((status & PPF) === 0) words[AT_FSTS] = (status & ~FRI) | (this.next << FSTS.FRI.lsb);
     this.next = this.next + 1 === this.count ? 0 : this.next + 1;
     this.set(PPF);

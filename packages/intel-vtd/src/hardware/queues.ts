@@ -6,7 +6,7 @@
  * when everything before it is, and draining and fences have nothing to wait for.
  */
 import { fieldOfWord, maskLo, maskWord, pfnOfWords } from '@iommu-ts/bits';
-import type { Field, Layout } from '@iommu-ts/bits';
+import type { Field } from '@iommu-ts/bits';
 import { RingQueue } from '@iommu-ts/iommu-core';
 import type { HardwareStats, Iotlb, RegisterFile } from '@iommu-ts/iommu-core';
 import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
@@ -25,6 +25,7 @@ import { CCMD, FSTS, GSTS, ICS, IOTLB, IQA, IVA, OFFSET } from '../registers.ts'
 import type { Capabilities } from '../registers.ts';
 import type { FaultLog } from './fault-queue.ts';
 import type { EventInterrupt } from './interrupts.ts';
+import { unusedBits } from './reserved.ts';
 import type { Remapper } from './translate.ts';
 
 const IQE = maskLo(FSTS.IQE);
@@ -34,22 +35,16 @@ const DW = maskLo(IQA.DW);
 const WAIT_IF = maskLo(WAIT.IF);
 const WAIT_SW = maskLo(WAIT.SW);
 
-/** Bits of a 128-bit descriptor that no field of `layout` uses, as four words. */
-const reservedOf = (layout: Layout): Int32Array => {
-  const words = new Int32Array(4).fill(-1);
-  for (const field of Object.values(layout)) for (let w = 0; w < 4; w++) words[w] = words[w]! & ~maskWord(field, w);
-  return words;
-};
-
+/** Reserved bits of a 128-bit descriptor by its type; null for types that do not exist. */
 const RESERVED: readonly (Int32Array | null)[] = (() => {
   const table: (Int32Array | null)[] = Array.from({ length: 16 }, () => null);
-  table[INV_TYPE.CC_INV] = reservedOf(CC_INV);
-  table[INV_TYPE.IOTLB_INV] = reservedOf(IOTLB_INV);
-  table[INV_TYPE.DEV_TLB_INV] = reservedOf(DEV_TLB_INV);
-  table[INV_TYPE.IEC_INV] = reservedOf(IEC_INV);
-  table[INV_TYPE.WAIT] = reservedOf(WAIT);
-  table[INV_TYPE.PASID_IOTLB_INV] = reservedOf(PASID_IOTLB_INV);
-  table[INV_TYPE.PASID_CACHE_INV] = reservedOf(PASID_CACHE_INV);
+  table[INV_TYPE.CC_INV] = unusedBits(CC_INV, 4);
+  table[INV_TYPE.IOTLB_INV] = unusedBits(IOTLB_INV, 4);
+  table[INV_TYPE.DEV_TLB_INV] = unusedBits(DEV_TLB_INV, 4);
+  table[INV_TYPE.IEC_INV] = unusedBits(IEC_INV, 4);
+  table[INV_TYPE.WAIT] = unusedBits(WAIT, 4);
+  table[INV_TYPE.PASID_IOTLB_INV] = unusedBits(PASID_IOTLB_INV, 4);
+  table[INV_TYPE.PASID_CACHE_INV] = unusedBits(PASID_CACHE_INV, 4);
   return table;
 })();
 

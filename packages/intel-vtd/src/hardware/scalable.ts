@@ -13,9 +13,10 @@ import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
 import { FAULT } from '../faults.ts';
 import { ECAP } from '../registers.ts';
 import type { Capabilities } from '../registers.ts';
-import { FS_ENTRY, PASID_ENTRY, PGTT, SM_CONTEXT_ENTRY, TTM } from '../structures.ts';
+import { FS_ENTRY, PASID_DIR_ENTRY, PASID_ENTRY, PGTT, SM_CONTEXT_ENTRY, SM_ROOT_ENTRY, TTM } from '../structures.ts';
 import { indexOf, inInterruptRange } from './address.ts';
 import { KIND } from './kinds.ts';
+import { unusedBits } from './reserved.ts';
 import type { Remapper } from './translate.ts';
 
 const P = 1;
@@ -25,19 +26,16 @@ const DTE = maskLo(SM_CONTEXT_ENTRY.DTE);
 const PRE = maskLo(SM_CONTEXT_ENTRY.PRE);
 const RID_PRIV = maskWord(SM_CONTEXT_ENTRY.RID_PRIV, 2);
 const RID_PASID = maskWord(SM_CONTEXT_ENTRY.RID_PASID, 2);
-/** Unused bits of a context entry: 8:5 of word 0, 95:85 of word 2, and all above. */
-const CONTEXT_RSVD_0 = 0x1e0;
-const CONTEXT_RSVD_2 = ~(RID_PRIV | RID_PASID);
-/** Unused bits of a PASID entry: 11:10, 86:80, 139:136, and all from 192 up. */
-const PASID_RSVD_0 = 0xc00;
-const PASID_RSVD_2 = 0x7f_0000;
-const PASID_RSVD_4 = 0xf00;
+const ROOT_RSVD_0 = unusedBits(SM_ROOT_ENTRY, 1)[0]!;
+const CONTEXT_RSVD = unusedBits(SM_CONTEXT_ENTRY, 8);
+const DIRECTORY_RSVD_0 = unusedBits(PASID_DIR_ENTRY, 1)[0]!;
+const PASID_RSVD = unusedBits(PASID_ENTRY, 16);
 const SSADE = maskLo(PASID_ENTRY.SSADE);
 const WPE = maskWord(PASID_ENTRY.WPE, 4);
 const SRE = maskWord(PASID_ENTRY.SRE, 4);
 const ERE = maskWord(PASID_ENTRY.ERE, 4);
-/** EFER.NXE of the address space: bit 63 of entries is XD, else reserved. */
-const NXE = 1 << (133 - 128);
+const EAFE = maskWord(PASID_ENTRY.EAFE, 4);
+const NXE = maskWord(PASID_ENTRY.NXE, 4);
 
 /** Slot flag beside those of the PASID entry: requests without PASID are privileged. */
 const PRIVILEGED = 1 << 30;
@@ -89,8 +87,8 @@ export class ScalableMode {
     this.haw = haw;
     this.pointerRsvdHi = -(2 ** (haw - 32)) | 0;
     const has = (bit: number): boolean => ((caps.ecap >> BigInt(bit)) & 1n) !== 0n;
-    this.contextRsvd0 = CONTEXT_RSVD_0 | (caps.deviceTlb ? 0 : DTE) | (caps.pasid ? 0 : PASIDE) | PRE;
-    this.contextRsvd2 = CONTEXT_RSVD_2 | (has(ECAP.RPRIVS.lsb) ? 0 : RID_PRIV);
+    this.contextRsvd0 = CONTEXT_RSVD[0]! | (caps.deviceTlb ? 0 : DTE) | (caps.pasid ? 0 : PASIDE) | PRE;
+    this.contextRsvd2 = CONTEXT_RSVD[2]! | (has(ECAP.RPRIVS.lsb) ? 0 : RID_PRIV);
     this.ridPasid = has(ECAP.RPS.lsb);
     this.executeRequests = has(ECAP.ERS.lsb);
     this.didRsvd = 0xffff & ~((1 << caps.didBits) - 1);
@@ -132,7 +130,7 @@ export class ScalableMode {
     let lo = view[at]!;
     let hi = view[at + 1]!;
     if ((lo & P) === 0) return FAULT.SRT_2;
-    if ((lo & 0xffe) !== 0 || (hi & this.pointerRsvdHi) !== 0) return FAULT.SRT_3;
+    if ((lo & ROOT_RSVD_0) !== 0 || (hi & this.pointerRsvdHi) !== 0) return FAULT.SRT_3;
 
     stats.structureReads++;
     if (!memory.locate((hi >>> 0) * 0x10_0000 + (lo >>> 12), false)) return FAULT.SCT_1;
@@ -145,7 +143,7 @@ export class ScalableMode {
     owner.faultDisabled = fpd !== 0;
     if ((lo & P) === 0) return FAULT.SCT_2;
     let bad = (lo & this.contextRsvd0) | (hi & this.pointerRsvdHi) | (rid & this.contextRsvd2);
-    for (let w = 3; w < 8; w++) bad |= view[at + w]!;
+    for (let w = 3; w < 8; w++) bad |= view[at + w]! & CONTEXT_RSVD[w]!;
     if (bad !== 0) return FAULT.SCT_3;
     if (withPasid && (lo & PASIDE) === 0) return FAULT.SCT_6;
     const pasid = withPasid ? requested : this.ridPasid ? rid & RID_PASID : 0;
@@ -162,7 +160,7 @@ export class ScalableMode {
     fpd |= lo & FPD;
     owner.faultDisabled = fpd !== 0;
     if ((lo & P) === 0) return FAULT.SPD_2;
-    if ((lo & 0xffc) !== 0 || (hi & this.pointerRsvdHi) !== 0) return FAULT.SPD_3;
+    if ((lo & DIRECTORY_RSVD_0) !== 0 || (hi & this.pointerRsvdHi) !== 0) return FAULT.SPD_3;
 
     stats.structureReads++;
     if (!memory.locate((hi >>> 0) * 0x10_0000 + (lo >>> 12), false)) return FAULT.SPT_1;
@@ -190,9 +188,8 @@ export class ScalableMode {
     const fsHi = view[at + 5]!;
     if ((lo & P) === 0) return FAULT.SPT_2;
     const did = view[at + 2]! & 0xffff;
-    let bad = (lo & (PASID_RSVD_0 | SSADE)) | (view[at + 2]! & PASID_RSVD_2) | (third & PASID_RSVD_4);
-    bad |= (did & this.didRsvd) | (caps.supervisor ? 0 : third & SRE);
-    for (let w = 6; w < 16; w++) bad |= view[at + w]!;
+    let bad = (lo & SSADE) | (third & EAFE) | (did & this.didRsvd) | (caps.supervisor ? 0 : third & SRE);
+    for (let w = 0; w < 16; w++) bad |= view[at + w]! & PASID_RSVD[w]!;
     if (bad !== 0) return FAULT.SPT_3;
     owner.slotDid[slot] = did;
     owner.slotFlags[slot] = third & (WPE | SRE | ERE | NXE);

@@ -15,15 +15,17 @@ import type { Capabilities } from '../registers.ts';
 import { CONTEXT_ENTRY, ROOT_ENTRY, SS_ENTRY, TT, TTM } from '../structures.ts';
 import { beyond, indexOf } from './address.ts';
 import { KIND } from './kinds.ts';
+import { unusedBits } from './reserved.ts';
 import { ScalableMode } from './scalable.ts';
 
 const SLOTS = 1024;
 
 const P = maskLo(ROOT_ENTRY.P);
 const FPD = maskLo(CONTEXT_ENTRY.FPD);
-/** Bits that no field of a legacy context entry uses: 11:4 of word 0, 71 and 127:88 of the upper half. */
-const CONTEXT_RSVD_0 = 0xff0;
-const CONTEXT_RSVD_2 = 0xff00_0080 | 0;
+const ROOT_RSVD = unusedBits(ROOT_ENTRY, 4);
+const CONTEXT_RSVD = unusedBits(CONTEXT_ENTRY, 4);
+const CONTEXT_RSVD_0 = CONTEXT_RSVD[0]!;
+const CONTEXT_RSVD_2 = CONTEXT_RSVD[2]!;
 const PS = maskLo(SS_ENTRY.PS);
 const READ_WRITE = maskLo(SS_ENTRY.R) | maskLo(SS_ENTRY.W);
 const ADDR_HI = maskHi(SS_ENTRY.ADDR);
@@ -183,7 +185,12 @@ export class Remapper {
     const root0 = view[at]!;
     const root1 = view[at + 1]!;
     if ((root0 & P) === 0) return FAULT.LRT_2;
-    if ((root0 & 0xffe) !== 0 || (root1 & this.pointerRsvdHi) !== 0 || view[at + 2] !== 0 || view[at + 3] !== 0) {
+    if (
+      (root0 & ROOT_RSVD[0]!) !== 0 ||
+      (root1 & this.pointerRsvdHi) !== 0 ||
+      view[at + 2] !== 0 ||
+      view[at + 3] !== 0
+    ) {
       return FAULT.LRT_3;
     }
     this.stats.structureReads++;

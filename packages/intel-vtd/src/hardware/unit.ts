@@ -2,11 +2,12 @@
  * A remapping hardware unit on its registers.
  * VT-d specification revision 4.1, chapter 11 "Register Descriptions"; 3.4 and 6 for what the commands do.
  */
-import { IommuError, hex, maskLo } from '@iommu-ts/bits';
+import { IommuError, extract, hex, maskLo } from '@iommu-ts/bits';
+import type { Field } from '@iommu-ts/bits';
 import { Iotlb, RegisterFile, TRANSLATE_OK } from '@iommu-ts/iommu-core';
 import type { HardwareStats, IommuHardware, IotlbOptions, MmioPort } from '@iommu-ts/iommu-core';
 import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
-import { GCMD, OFFSET, parseCapabilities, registerBytes, registerMap } from '../registers.ts';
+import { CAP, ECAP, GCMD, OFFSET, parseCapabilities, registerBytes, registerMap } from '../registers.ts';
 import type { Capabilities } from '../registers.ts';
 import { FaultLog } from './fault-queue.ts';
 import { EventInterrupt } from './interrupts.ts';
@@ -32,19 +33,27 @@ const QIE = maskLo(GCMD.QIE);
 const AT_GSTS = OFFSET.GSTS / 4;
 
 /** What CAP and ECAP may ask for that the unit does not have. */
+const NOT_BUILT: readonly (readonly ['cap' | 'ecap', Field, string])[] = [
+  ['cap', CAP.AFL, 'CAP.AFL (advanced fault logging)'],
+  ['cap', CAP.PLMR, 'CAP.PLMR (protected low memory)'],
+  ['cap', CAP.PHMR, 'CAP.PHMR (protected high memory)'],
+  ['cap', CAP.PI, 'CAP.PI (posted interrupts)'],
+  ['cap', CAP.ECMDS, 'CAP.ECMDS (enhanced commands)'],
+  ['ecap', ECAP.IR, 'ECAP.IR (interrupt remapping)'],
+  ['ecap', ECAP.NEST, 'ECAP.NEST (nested translation)'],
+  ['ecap', ECAP.PRS, 'ECAP.PRS (page requests)'],
+  ['ecap', ECAP.EAFS, 'ECAP.EAFS (extended accessed flag)'],
+  ['ecap', ECAP.VCS, 'ECAP.VCS (virtual commands)'],
+  ['ecap', ECAP.SSADS, 'ECAP.SSADS (second-stage accessed and dirty bits)'],
+  ['ecap', ECAP.PMS, 'ECAP.PMS (performance monitoring)'],
+  ['ecap', ECAP.ADMS, 'ECAP.ADMS (abort DMA mode)'],
+];
+
 const refuse = (caps: Capabilities): void => {
-  const asked: [boolean, string][] = [
-    [(caps.cap & 8n) !== 0n, 'CAP.AFL (advanced fault logging)'],
-    [(caps.cap & 0x60n) !== 0n, 'CAP.PLMR, CAP.PHMR (protected memory)'],
-    [caps.interruptRemapping, 'ECAP.IR (interrupt remapping)'],
-    [((caps.ecap >> 26n) & 1n) !== 0n, 'ECAP.NEST (nested translation)'],
-    [((caps.ecap >> 29n) & 1n) !== 0n, 'ECAP.PRS (page requests)'],
-    [((caps.ecap >> 52n) & 1n) !== 0n, 'ECAP.ADMS (abort DMA mode)'],
-    [((caps.ecap >> 34n) & 1n) !== 0n, 'ECAP.EAFS (extended accessed flag)'],
-    [((caps.ecap >> 45n) & 1n) !== 0n, 'ECAP.SSADS (second-stage accessed and dirty bits)'],
-  ];
-  for (const [bad, what] of asked) {
-    if (bad) throw new IommuError('EOPNOTSUPP', `${what} is not built`, { cap: caps.cap, ecap: caps.ecap });
+  for (const [register, field, what] of NOT_BUILT) {
+    if (extract(caps[register], field) !== 0n) {
+      throw new IommuError('EOPNOTSUPP', `${what} is not built`, { cap: caps.cap, ecap: caps.ecap });
+    }
   }
 };
 
