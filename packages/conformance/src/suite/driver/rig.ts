@@ -43,7 +43,6 @@ export class Rig {
     this.harness = harness;
     this.system = harness.createSystem(options);
     this.driver = this.system.driver;
-    this.info = this.driver.info;
     this.hardware = this.system.hardware;
     this.memory = this.system.memory;
     this.granule = 1n << BigInt(this.info.granuleLg2);
