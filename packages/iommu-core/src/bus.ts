@@ -57,7 +57,8 @@ export class Bus {
     while (done < length) {
       const step = Math.min(length - done, 4096 - (lo & 0xfff));
       this.translations++;
-      status = translator.translate(requester, pasid, hi, lo, access);
+      // The length too: some architectures protect parts of a page.
+      status = translator.translate(requester, pasid, hi, lo, access, step);
       if (status !== TRANSLATE_OK) {
         this.refused++;
         break;
