@@ -1,8 +1,33 @@
+/** The suite that every driver passes, on the t8103 and on the parts that differ most from it. */
 import { driverConformance } from '@iommu-ts/conformance/suite';
+import type { DriverHarness } from '@iommu-ts/iommu-core';
+import { describe } from 'vitest';
 import { harness } from '../src/harness.ts';
+import type { DartPreset } from '../src/parts.ts';
+import { createAppleDart } from '../src/system.ts';
 
-driverConformance(harness, {
-  skip: {
-    release: 'expects pages that the driver itself holds: DART has no queues and no device tables; see driver.test.ts',
-  },
+const skip = {
+  release: 'expects pages that the driver itself holds: DART has no queues and no device tables; see driver.test.ts',
+};
+
+const withPreset = (preset: DartPreset, faultCodes: DriverHarness['faultCodes']): DriverHarness => ({
+  ...harness,
+  faultCodes,
+  createSystem: (options) => createAppleDart({ ...options, preset }),
 });
+
+driverConformance(harness, { skip });
+
+describe('four TTBRs of 4 KiB pages', () => driverConformance(withPreset('t8103-4k', harness.faultCodes), { skip }));
+
+describe('t8110 registers, four levels', () =>
+  driverConformance(
+    withPreset('t6020', {
+      notConfigured: [1],
+      notPresent: [2, 4, 8],
+      permission: [16, 32],
+      addressWidth: [1],
+      reservedBit: [],
+    }),
+    { skip },
+  ));

@@ -1,4 +1,5 @@
 /** The device on its registers, programmed by hand with numbers typed from Linux and m1n1. */
+import { Bus } from '@iommu-ts/iommu-core';
 import { PhysicalMemory } from '@iommu-ts/iommu-pages';
 import { describe, expect, test } from 'vitest';
 import { Bare, GIB, R, Random, W } from './rig.ts';
@@ -140,6 +141,22 @@ describe('t8020 translation', () => {
       bare.leaf(1, (0x040n << 52n) | (0x083n << 40n) | 0x40_0003n);
       expect(bare.go(1, 0x4000n, R, 4096)).toBe(0x40_0000n);
     }
+  });
+
+  test('sub-pages and DMA: what does not fit whole is refused whole, page by page', () => {
+    const bare = new Bare().simple();
+    const bus = new Bus(bare.memory, bare.dart);
+    // The first 0x1800 bytes of a page.
+    bare.leaf(0, (0x5ffn << 40n) | 0x40_0001n);
+    expect(bus.device(1).write(0n, new Uint8Array(0x1800).fill(7))).toMatchObject({ ok: true, bytes: 0x1800 });
+    bare.memory.writeBytes(0x40_0000n, new Uint8Array(0x1800));
+    expect(bus.device(1).write(0n, new Uint8Array(0x1801).fill(7))).toMatchObject({
+      ok: false,
+      bytes: 0x1000,
+      code: 0x80,
+    });
+    expect(bare.memory.readBytes(0x40_0ffen, 4)).toEqual(Uint8Array.of(7, 7, 0, 0));
+    expect(bare.rd(0x50)).toBe(0x1000);
   });
 
   test('sub-pages: single bytes with 4 KiB pages', () => {

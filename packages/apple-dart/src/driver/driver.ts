@@ -36,7 +36,7 @@ export interface AppleDartDriverOptions {
   readonly compatible?: string;
   /** Mode of domains that do not say (default strict). */
   readonly mode?: DomainMode;
-  /** How many paging domains may live at once (default 4096). A limit of this driver: DART knows no domain ids. */
+  /** How many paging domains may live at once (default 1024). A limit of this driver: DART knows no domain ids. */
   readonly maxDomains?: number;
 }
 
@@ -80,7 +80,7 @@ export class AppleDartDriver implements IommuDriver {
     this.#clock = options.clock;
     this.#mode = options.mode ?? 'strict';
     this.#variant = variant;
-    this.#ids = new IdAllocator('domain', 0, (options.maxDomains ?? 4096) - 1);
+    this.#ids = new IdAllocator('domain', 0, (options.maxDomains ?? 1024) - 1);
     const params = (name: 'PARAMS1' | 'PARAMS2' | 'PARAMS3' | 'PARAMS4'): bigint =>
       BigInt(mmio.read32(T8110_REGISTERS[name].offset) >>> 0);
     this.#pageShift = Number(extract(params('PARAMS1'), PARAMS1.PAGE_SHIFT));

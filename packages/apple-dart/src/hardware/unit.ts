@@ -68,6 +68,7 @@ export class AppleDart implements IommuHardware {
   readonly #command: TlbCommand;
   readonly #walker: PageWalker;
   readonly #locked: boolean;
+  readonly #count: number;
   readonly #pageMask: number;
   readonly #subShift: number;
   /** Bits of an IOVA's high word that no address has, with two and with three levels. */
@@ -81,6 +82,7 @@ export class AppleDart implements IommuHardware {
     this.part = part;
     this.#t8110 = part.generation === 't8110';
     this.#locked = options.locked ?? false;
+    this.#count = part.streams;
     this.#pageMask = 2 ** part.pageShift - 1;
     this.#subShift = part.pageShift - 12;
     this.#wideTwo = highWordAbove(this.#t8110 ? Math.min(part.vaWidth, 36) : part.vaWidth);
@@ -136,7 +138,7 @@ export class AppleDart implements IommuHardware {
    * DART knows no PASID, and stream numbers that it has no wires for: both are refused with -1 and not recorded.
    */
   translate(requester: number, pasid: number, iovaHi: number, iovaLo: number, access: number, length = 1): number {
-    if (pasid !== NO_PASID || requester >>> 0 >= this.part.streams) {
+    if (pasid !== NO_PASID || requester >>> 0 >= this.#count) {
       this.stats.faults++;
       return -1;
     }
