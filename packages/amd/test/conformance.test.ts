@@ -3,10 +3,10 @@ import { driverConformance } from '@iommu-ts/conformance/suite';
 import { harness } from '../src/harness.ts';
 import { createAmdIommu } from '../src/index.ts';
 
-driverConformance(harness);
+// Domain ids are limited, so that using them up does not take seconds.
+driverConformance({ ...harness, createSystem: (options) => createAmdIommu({ ...options, lastDomainId: 4095 }) });
 
 driverConformance({
   ...harness,
-  name: 'amd, 48 bits',
   createSystem: (options) => createAmdIommu({ ...options, preset: 'small', lastDomainId: 99 }),
 });
