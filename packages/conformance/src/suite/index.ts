@@ -8,3 +8,7 @@ export type { DriverCase } from './driver/rig.ts';
 export { Random } from '../random.ts';
 export { ReferenceModel } from './reference-model.ts';
 export type { ModelPage } from './reference-model.ts';
+export { formatCases, formatConformance, staleFormatSkips } from './format-suite.ts';
+export type { FormatConformanceOptions } from './format-suite.ts';
+export type { FormatCase } from './format/rig.ts';
+export type { FormatSuiteCase } from './format/cases.ts';
