@@ -79,7 +79,7 @@ export const PDE = {
 } as const satisfies Layout;
 
 /** Address bits of one table level. */
-export const LEVEL_BITS = 9;
+const LEVEL_BITS = 9;
 
 /** Width of the input address of a table of `mode` levels: 21, 30, 39, 48, 57, 64. */
 export const widthOfMode = (mode: number): number => (mode === 0 ? 64 : Math.min(64, 12 + LEVEL_BITS * mode));
@@ -87,5 +87,5 @@ export const widthOfMode = (mode: number): number => (mode === 0 ? 64 : Math.min
 /** First and last address of the window in which a write is an interrupt (MSI), not a memory access. */
 export const INTERRUPT_RANGE = { first: 0xfee0_0000n, last: 0xfeef_ffffn } as const;
 
-/** HyperTransport's special addresses, which no IOVA may use on real parts (48882 section 2.1.2). */
+/** HyperTransport's special addresses, which no IOVA may use on real parts (48882 section 2.1). */
 export const HT_RANGE = { first: 0xfd_0000_0000n, last: 0xff_ffff_ffffn } as const;

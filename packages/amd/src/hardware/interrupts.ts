@@ -1,6 +1,6 @@
 /**
  * Interrupts: the IOMMU's one MSI, sent for the event log and for COMPLETION_WAIT.
- * AMD I/O Virtualization Technology (IOMMU) Specification, 48882, sections 2.5.1 "Event Log Interrupt" and 3.4.8 (MSI registers).
+ * AMD I/O Virtualization Technology (IOMMU) Specification, 48882, section 2.5 "Event Logging" and 3.4 "IOMMU MMIO Registers".
  */
 import { maskLo } from '@iommu-ts/bits';
 import type { PhysicalMemory } from '@iommu-ts/iommu-pages';

@@ -39,7 +39,7 @@ const COMMAND_HARDWARE_ERROR_W1 =
   (EVENT.COMMAND_HARDWARE_ERROR << 28) | (HARDWARE_ERROR.MASTER_ABORT << (EVENTS.COMMAND_HARDWARE_ERROR.Type.lsb - 32));
 
 /** What the PCI capability and the feature register say about commands. */
-export interface CommandFeatures {
+interface CommandFeatures {
   readonly efr: bigint;
   /** IotlbSup of the PCI capability header: devices may have IOTLBs. */
   readonly iotlbSup: boolean;

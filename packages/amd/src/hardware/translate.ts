@@ -84,7 +84,7 @@ const BEYOND_LO = Int32Array.from({ length: 8 }, (_, mode) => (widthOfMode(mode)
 const DTE_SLOTS = 1024;
 const NOBODY = -1;
 
-export interface TranslationOptions {
+interface TranslationOptions {
   readonly efr: bigint;
   /** Keep device table entries until invalidated (or until the table's registers change). */
   readonly cacheDtes: boolean;
