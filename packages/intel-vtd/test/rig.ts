@@ -5,7 +5,7 @@ import { VtdUnit } from '../src/hardware/unit.ts';
 
 export const R = 1;
 export const W = 2;
-export const NO_PASID = -1;
+const NO_PASID = -1;
 
 /** 39 and 48 bits, 2 MiB and 1 GiB pages, 1 fault record at 0x220, pages and MAMV 18, 65536 domains. */
 export const CAP = 0x00d2_008c_222f_0606n;
@@ -14,7 +14,7 @@ export const ECAP = 0xf43n;
 
 export const ROOT = 0x10_0000n;
 export const CONTEXTS = 0x10_1000n;
-export const TABLES = 0x20_0000n;
+const TABLES = 0x20_0000n;
 export const QUEUE = 0x30_0000n;
 
 export interface BareOptions {

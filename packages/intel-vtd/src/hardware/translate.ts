@@ -302,7 +302,7 @@ export class Remapper {
 }
 
 /** Reasons of a second-stage walk as scalable mode numbers them. */
-export const scalableReason = (reason: number): number => {
+const scalableReason = (reason: number): number => {
   switch (reason) {
     case FAULT.LSS_1:
       return FAULT.SSS_1;
