@@ -3,6 +3,7 @@ import { PhysicalMemory } from '@iommu-ts/iommu-pages';
 import { PROT } from '@iommu-ts/page-table';
 import { expect, test } from 'vitest';
 import { createRiscvIommu } from '../src/create.ts';
+import { BareMetal, RWXUAD, ppn } from './bare-metal.ts';
 
 const CALLS = 100_000;
 
@@ -74,5 +75,26 @@ test('refused accesses', () => {
     for (let i = 0; i < n; i++) hardware.translate(1, -1, 0x7f, i << 12, 1);
   });
   expect(hardware.stats.faults).toBe(9 * CALLS);
+  expect(bytes).toBeLessThan(1);
+});
+
+test('translate through two stages', () => {
+  const bare = new BareMetal().enable();
+  const g = bare.page(0x4000n);
+  const root = bare.page();
+  bare.map(g, 3, 0n, ppn(0n) | RWXUAD, 2, true);
+  bare.dc(5, {
+    iohgatp: (8n << 60n) | (0x1234n << 44n) | (g >> 12n),
+    ta: 0x77n << 12n,
+    fsc: (8n << 60n) | (root >> 12n),
+  });
+  for (let i = 0n; i < 512n; i++) bare.map(root, 3, 0x4000_0000n + i * 0x1000n, ppn(0x40_0000n + i * 0x1000n) | RWXUAD);
+  let failed = 0;
+  const bytes = bytesPerCall((n) => {
+    for (let i = 0; i < n; i++) {
+      if (bare.hardware.translate(5, -1, 0, 0x4000_0000 + ((i & 511) << 12), 1) !== 0) failed++;
+    }
+  });
+  expect(failed).toBe(0);
   expect(bytes).toBeLessThan(1);
 });

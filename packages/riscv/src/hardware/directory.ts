@@ -7,7 +7,6 @@ import type { HardwareStats } from '@iommu-ts/iommu-core';
 import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
 import { CAUSE } from '../faults.ts';
 import { DC_ta, DC_tc, DDTE, PC_ta } from '../structures.ts';
-import { tagOf } from './cache.ts';
 import type { DeviceContext } from './context.ts';
 import type { Features } from './features.ts';
 import { accessFault } from './walk.ts';
@@ -94,7 +93,6 @@ export class Directory {
         if (failed !== 0) return failed;
       }
     }
-    ctx.tag = tagOf(ctx.s1Mode !== 0, ctx.s2Mode !== 0, ctx.msi, ctx.gscid, ctx.pscid);
     return 0;
   }
 

@@ -70,6 +70,7 @@ export class TranslationEngine {
       ctx.generation = 0;
       const cause = this.directory.locate(ctx, did, pid, access);
       if (cause !== 0) return this.#fault(cause, this.directory.dtf, did, pid, hi, lo, access, supervisor);
+      if (cache.enabled) ctx.tag = cache.tagOf(ctx.s1Mode !== 0, ctx.s2Mode !== 0, ctx.msi, ctx.gscid, ctx.pscid);
       cache.keep(ctx, did, pid);
     }
     if (supervisor && !ctx.ens) {
