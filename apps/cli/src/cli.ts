@@ -48,6 +48,7 @@ const program = (io: Io, version: string, parts: Parts, status: (code: number) =
     .option('--mode <mode>', 'invalidation: strict or lazy (flush queue)', 'strict')
     .option('--iova <rule>', "keep the trace's addresses where the driver can, or allocate", 'keep')
     .option('--seed <number>', 'of the random choices', '1')
+    .option('--no-timing', 'leave out the rounds that measure time')
     .option('--json [file]', 'the report as JSON, on stdout or into a file')
     .option('--report <file>', 'a page of plots (HTML, self-contained)')
     .addHelpText('after', REPLAY_EXAMPLES)

@@ -22,6 +22,7 @@ export interface ReplayFlags {
   readonly seed: string;
   readonly json?: string | boolean;
   readonly report?: string;
+  readonly timing: boolean;
 }
 
 /** The trace that comes with the program: a boot and some disk IO of a Linux 6.12 guest with an AMD IOMMU. */
@@ -76,6 +77,7 @@ export const replayCommand = (
     mode: oneOf('--mode', flags.mode, ['strict', 'lazy']),
     iova: oneOf('--iova', flags.iova, ['keep', 'allocate']),
     seed: wholeNumber('--seed', flags.seed),
+    timing: flags.timing,
   };
   const trace =
     given === null

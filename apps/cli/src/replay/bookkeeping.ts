@@ -1,8 +1,8 @@
 /**
  * What is mapped where, for one domain: the trace's addresses and the driver's, which differ where a mapping was moved.
  */
-import { IovaAllocator } from '@iommu-ts/iommu-core';
-import type { DriverInfo, PagingDomain, ReservedRegion } from '@iommu-ts/iommu-core';
+import type { PagingDomain } from '@iommu-ts/iommu-core';
+import type { IovaSpace } from './placement.ts';
 
 /** A mapping (or what is left of one). All ranges are half-open. */
 export interface Piece {
@@ -29,7 +29,7 @@ export class DomainBook {
   readonly name: string;
   readonly domain: PagingDomain;
   readonly index: number;
-  readonly allocator: IovaAllocator;
+  readonly space: IovaSpace;
   /** Requesters attached, in the driver's numbering. */
   readonly requesters = new Set<number>();
   /** Sorted by `t0`. */
@@ -37,17 +37,11 @@ export class DomainBook {
   /** Driver's IOVA ranges that wait for a flush: still answered by caches, maybe. */
   readonly pending = new Set<{ readonly a0: bigint; readonly a1: bigint }>();
 
-  constructor(
-    name: string,
-    index: number,
-    domain: PagingDomain,
-    info: DriverInfo,
-    reserved: readonly ReservedRegion[],
-  ) {
+  constructor(name: string, index: number, domain: PagingDomain, space: IovaSpace) {
     this.name = name;
     this.index = index;
     this.domain = domain;
-    this.allocator = new IovaAllocator(info.granuleLg2, info.apertureFirst, info.apertureLast, reserved);
+    this.space = space;
   }
 
   /** Index of the first piece with `t0 >= value`. */

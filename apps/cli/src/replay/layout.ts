@@ -19,7 +19,7 @@ const GIB = 1n << 30n;
 /** Room for tables and queues. */
 const TABLE_ROOM = GIB;
 /** Interrupt messages of x86 (Intel SDM vol. 3, 11.11.1): never RAM. */
-const X86_MSI: Span = { start: 0xfee0_0000n, end: 0xfef0_0000n };
+export const X86_MSI: Span = { start: 0xfee0_0000n, end: 0xfef0_0000n };
 
 const floor = (value: bigint, to: bigint): bigint => value - (value % to);
 const ceil = (value: bigint, to: bigint): bigint => floor(value + to - 1n, to);

@@ -6,9 +6,9 @@ import { BuddySource, IommuPages } from '@iommu-ts/iommu-pages';
 import { DomainBook, UNCHECKED } from './bookkeeping.ts';
 import type { Piece } from './bookkeeping.ts';
 import { Checker } from './checks.ts';
-import type { Layout, Survey } from './layout.ts';
+import type { Layout, Span, Survey } from './layout.ts';
 import { OpLog } from './op-log.ts';
-import { place } from './placement.ts';
+import { IovaSpace, place, tracedIovas } from './placement.ts';
 import type { DriverResult, ReplayOptions, SeriesPoint } from './result.ts';
 import type { Trace, TraceEvent } from './trace.ts';
 
@@ -52,6 +52,8 @@ export class DriverPlayer {
   /** Requester of the trace → requester of the driver. */
   readonly #streams = new Map<number, number>();
   readonly #narrow: boolean;
+  /** IOVAs that the trace uses, which moved mappings keep clear of. */
+  readonly #traced: readonly Span[];
   /** Requester of the driver → the domain it is attached to. */
   readonly #attachedTo = new Map<number, DomainBook>();
   readonly #due: Gone[] = [];
@@ -76,6 +78,7 @@ export class DriverPlayer {
     this.#random = new Random(options.seed);
     this.#checker = new Checker(harness, this.#system, this.#random, layout.doorbells, surveyed);
     this.#basePages = this.#system.pages.nrIommuPages();
+    this.#traced = options.iova === 'keep' ? tracedIovas(trace.events.filter((e) => e.op === 'map')) : [];
     const highest = trace.events.reduce((max, e) => (e.op === 'attach' && e.rid > max ? e.rid : max), 0);
     this.#narrow = highest >= this.#info.requesters;
   }
@@ -121,7 +124,8 @@ export class DriverPlayer {
     let book: DomainBook;
     try {
       const domain = this.#system.driver.createDomain({ mode: this.#options.mode });
-      book = new DomainBook(name, this.#books.size, domain, this.#info, this.#reserved);
+      const space = new IovaSpace(this.#info, this.#reserved, this.#traced);
+      book = new DomainBook(name, this.#books.size, domain, space);
     } catch (error) {
       this.#refuse(`domain: ${(error as Error).message}`);
       return null;
@@ -171,7 +175,7 @@ export class DriverPlayer {
     const book = this.#book(event.domain);
     if (book === null) return;
     const keep = this.#options.iova === 'keep';
-    const spot = place(event, this.#info, this.#reserved, book.allocator, keep);
+    const spot = place(event, this.#info, this.#reserved, book.space, keep);
     if (typeof spot === 'string') {
       this.#refuse(`map: ${spot}`);
       return;
@@ -182,7 +186,7 @@ export class DriverPlayer {
     if (errno !== 0) {
       if (domain.mapped > 0) domain.unmapWords(hi32(spot.iova), lo32(spot.iova), domain.mapped);
       domain.flush();
-      book.allocator.free(spot.iova);
+      book.space.free(spot.iova);
       this.#refuse(`map: ${codeOfErrno(errno)}`);
       return;
     }
@@ -288,7 +292,7 @@ export class DriverPlayer {
     book.pending.add(range);
     const done = book.domain.unmapWords(hi32(a0), lo32(a0), size, () => {
       book.pending.delete(range);
-      for (const piece of pieces) book.allocator.free(piece.a0);
+      for (const piece of pieces) book.space.free(piece.a0);
       this.#due.push(...gone);
     });
     // What the driver left mapped (or took beyond) is not asked about.
@@ -313,15 +317,15 @@ export class DriverPlayer {
     }
     // The reservation is split, so that what stays keeps its place; the flush is waited for, cuts are rare.
     book.remove(piece);
-    book.allocator.free(piece.a0);
-    book.allocator.reserve(b0, b1 - b0);
+    book.space.free(piece.a0);
+    book.space.reserve(b0, b1 - b0);
     const done = this.#unmapRange(book, b0, b1, [{ ...piece, a0: b0, a1: b1 }]);
     book.domain.flush();
     if (done === 0n) this.#refuse('unmap: begins inside a larger page');
     const e1 = b0 + done;
     const keep = (part: Piece): void => {
       if (part.a1 <= part.a0) return;
-      book.allocator.reserve(part.a0, part.a1 - part.a0);
+      book.space.reserve(part.a0, part.a1 - part.a0);
       if (part.t1 > part.t0) book.add(part);
     };
     if (done === 0n) {

@@ -33,7 +33,7 @@ export const replay = (
     layouts.set(fresh.tables.base, layout);
     const player = new DriverPlayer(harness, trace, layout, surveyed, options);
     const result = player.play((done) => progress.done(done));
-    drivers.push({ ...result, ...timeOps(harness, layout, player.log, options) });
+    drivers.push(options.timing ? { ...result, ...timeOps(harness, layout, player.log, options) } : result);
   }
   return {
     format: 'iommu-replay/1',

@@ -6,6 +6,8 @@ export interface ReplayOptions {
   readonly mode: 'strict' | 'lazy';
   readonly iova: 'keep' | 'allocate';
   readonly seed: number;
+  /** Measure the time of maps and unmaps, in rounds of their own. */
+  readonly timing: boolean;
 }
 
 /** A moment of a run. */
