@@ -14,8 +14,10 @@ describe('golden tables', () => {
 
   it.each(files)('%s', (name) => {
     const json: unknown = JSON.parse(gunzipSync(readFileSync(new URL(name, folder))).toString('utf8'));
-    const result = playGolden(json, goldenConfig, name);
-    expect(result.mismatches).toEqual([]);
-    expect(result.ok).toBe(true);
+    for (const kind of ['sparse', 'flat'] as const) {
+      const result = playGolden(json, goldenConfig, name, kind);
+      expect(result.mismatches, `${kind} memory`).toEqual([]);
+      expect(result.ok).toBe(true);
+    }
   });
 });

@@ -16,6 +16,8 @@ export const GOLDEN_FORMAT = 'iommu-golden/1';
 
 /** RAM above the arena's base: sparse, so only what is touched costs memory. */
 const ARENA_BYTES = 64n << 30n;
+/** The same in flat RAM, where a range is at most 4 GiB. */
+const FLAT_ARENA_BYTES = 1n << 30n;
 
 /** Mismatches kept; a wrong bit shows up in thousands of entries. */
 const MISMATCH_LIMIT = 20;
@@ -314,12 +316,14 @@ const playOps = (file: GoldenFile, table: PageTable, pages: IommuPages, differen
  * @param json the parsed file.
  * @param resolve names the format and options of a file, or null for one it does not know.
  * @param fileName for messages.
+ * @param memoryKind what the arena lies in: sparse RAM takes the engine's plain loops, flat RAM its SIMD ones.
  * @throws IommuError `EFORMAT` when the file is not what it should be.
  */
 export const playGolden = (
   json: unknown,
   resolve: (header: GoldenHeader) => PageTableConfig | null,
   fileName = 'golden file',
+  memoryKind: 'sparse' | 'flat' = 'sparse',
 ): GoldenResult => {
   const file = readGolden(json, fileName);
   const result = { file: fileName, name: file.name, pageTable: file.pageTable, ops: file.ops.length };
@@ -331,7 +335,9 @@ export const playGolden = (
   if ((file.arenaBase & 0xfffn) !== 0n || file.arenaBase >= 1n << 52n) {
     throw formatError(fileName, '"config"', '"arenaBase" to be a page address below 2^52', hex(file.arenaBase));
   }
-  const memory = new PhysicalMemory([{ base: file.arenaBase, size: ARENA_BYTES }]);
+  const memory = new PhysicalMemory([
+    { base: file.arenaBase, size: memoryKind === 'flat' ? FLAT_ARENA_BYTES : ARENA_BYTES, kind: memoryKind },
+  ]);
   const source = new ArenaSource(memory, file.arenaBase);
   const log: { op: string; pa: bigint; size: number }[] = [];
   source.onEvent = ([op, pfn, size]) => log.push({ op, pa: addressOfPfn(pfn), size });
