@@ -28,11 +28,11 @@ const reasonOf = (error: unknown): string => {
 };
 
 /** True for a folder. @throws IommuError `EFORMAT` when there is nothing of that name. */
-export const isFolder = (name: string): boolean => {
+export const isFolder = (name: string, shown: string = name): boolean => {
   try {
     return statSync(name).isDirectory();
   } catch (error) {
-    throw inputError(`${name}: ${reasonOf(error)}`);
+    throw inputError(`${shown}: ${reasonOf(error)}`);
   }
 };
 
@@ -45,30 +45,34 @@ export const exists = (name: string): boolean => {
   }
 };
 
-/** Bytes of a file; gzip is unpacked. @throws IommuError `EFORMAT` naming the file and what is wrong with it. */
-export const readBytes = (name: string): Uint8Array => {
+/**
+ * Bytes of a file; gzip is unpacked.
+ * @param shown the file's name in messages
+ * @throws IommuError `EFORMAT` naming the file and what is wrong with it.
+ */
+export const readBytes = (name: string, shown: string = name): Uint8Array => {
   let bytes: Uint8Array;
   try {
     bytes = readFileSync(name);
   } catch (error) {
-    throw inputError(`${name}: ${reasonOf(error)}`);
+    throw inputError(`${shown}: ${reasonOf(error)}`);
   }
   if (bytes[0] !== 0x1f || bytes[1] !== 0x8b) return bytes;
   try {
     return gunzipSync(bytes, { maxOutputLength: MAX_BYTES });
   } catch (error) {
     const why = (error as { code?: string }).code === 'Z_BUF_ERROR' ? 'it ends too early' : (error as Error).message;
-    throw inputError(`${name}: byte ${bytes.length}: expected whole gzip data (${why})`);
+    throw inputError(`${shown}: byte ${bytes.length}: expected whole gzip data (${why})`);
   }
 };
 
 /** Text of a file, gzip unpacked. @throws IommuError `EFORMAT`; also when it is not UTF-8. */
-export const readText = (name: string): string => {
-  const bytes = readBytes(name);
+export const readText = (name: string, shown: string = name): string => {
+  const bytes = readBytes(name, shown);
   try {
     return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
   } catch {
-    throw inputError(`${name}: expected UTF-8 text (or gzip of it), found other bytes`);
+    throw inputError(`${shown}: expected UTF-8 text (or gzip of it), found other bytes`);
   }
 };
 

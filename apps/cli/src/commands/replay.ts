@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import cliProgress from 'cli-progress';
 import type { DriverHarness } from '@iommu-ts/iommu-core';
 import { selectDrivers } from '../harnesses.ts';
-import { inputError } from '../input.ts';
+import { exists, inputError } from '../input.ts';
 import type { Io } from '../io.ts';
 import { htmlReport } from '../replay/html-report.ts';
 import { replay } from '../replay/replay.ts';
@@ -26,7 +26,13 @@ export interface ReplayFlags {
 }
 
 /** The trace that comes with the program: a boot and some disk IO of a Linux 6.12 guest with an AMD IOMMU. */
-export const BUNDLED_TRACE = fileURLToPath(new URL('../traces/linux-6.12-amd-vi.events.jsonl.gz', import.meta.url));
+export const BUNDLED_TRACE = ((): string => {
+  // Beside `dist` when built into one file, two folders up in the source.
+  const near = ['../traces/', '../../traces/'].map((folder) =>
+    fileURLToPath(new URL(`${folder}linux-6.12-amd-vi.events.jsonl.gz`, import.meta.url)),
+  );
+  return near.find((file) => exists(file)) ?? near[0]!;
+})();
 
 const oneOf = <T extends string>(option: string, value: string, values: readonly T[]): T => {
   const found = values.find((v) => v === value);

@@ -33,7 +33,10 @@ export const verifyCommand = (
   const deviations =
     flags.knownDeviations === undefined
       ? []
-      : parseKnownDeviations(readText(path.resolve(io.cwd, flags.knownDeviations)), flags.knownDeviations);
+      : parseKnownDeviations(
+          readText(path.resolve(io.cwd, flags.knownDeviations), flags.knownDeviations),
+          flags.knownDeviations,
+        );
   const context = { harnesses, claims, deviations };
   const lines = !(target.json && target.file === null);
   const files: FileResult[] = [];

@@ -106,13 +106,13 @@ export const parseTrace = (text: string, name: string): Trace => {
 export const readTrace = (name: string, shown: string = name): Trace => {
   let file = name;
   let label = shown;
-  if (isFolder(name)) {
+  if (isFolder(name, shown)) {
     const found = findIn(name, 'events.jsonl', 'trace.txt');
     if (found === null) throw inputError(`${shown}: expected events.jsonl(.gz) or trace.txt(.gz) in the folder`);
     file = found;
     label = path.join(shown, path.basename(found));
   }
-  const trace = parseTrace(readText(file), label);
+  const trace = parseTrace(readText(file, label), label);
   if (trace.events.length === 0) throw inputError(`${label}: expected at least one map, unmap or attach event`);
   return { ...trace, name: shown };
 };
