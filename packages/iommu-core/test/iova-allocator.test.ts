@@ -49,7 +49,7 @@ describe('IovaAllocator', () => {
     fc.assert(
       fc.property(fc.array(command, { maxLength: 60 }), (commands) => {
         const size = 128;
-        const taken = new Array<boolean>(size).fill(false);
+        const taken = Array.from({ length: size }, () => false);
         taken[0] = true;
         for (let i = 40; i < 48; i++) taken[i] = true;
         const iova = new IovaAllocator(12, 0n, BigInt(size * 4096 - 1), [

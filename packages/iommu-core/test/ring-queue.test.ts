@@ -13,7 +13,7 @@ describe('RingQueue', () => {
       expect(memory.readU64(0x1_2345_6000n + BigInt(32 * index))).toBe(BigInt(index + 1) * 0x1_0000_0001n);
     }
     expect(ring.read(128)).toBe(true);
-    expect([...ring.words]).toEqual(new Array(8).fill(129));
+    expect([...ring.words]).toEqual(Array.from({ length: 8 }, () => 129));
     expect([ring.addressHi(128), ring.addressLo(128)]).toEqual([1, 0x2345_7000]);
     expect([ring.addressHi(511), ring.addressLo(511)]).toEqual([1, 0x2345_6000 + 32 * 511]);
   });
