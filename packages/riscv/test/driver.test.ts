@@ -145,19 +145,19 @@ test('interrupt files are reserved', () => {
   expect(createRiscvIommu().driver.reservedRegions()).toEqual([]);
 });
 
-describe('invalidation', () => {
-  const setUp = () => {
-    const system = createRiscvIommu();
-    const domain = system.driver.createDomain();
-    system.driver.attach(1, domain);
-    const commandsOf = (run: () => void): number => {
-      const before = system.driver.info.invalidationCommands;
-      run();
-      return system.driver.info.invalidationCommands - before;
-    };
-    return { ...system, domain, commandsOf };
+const setUp = () => {
+  const system = createRiscvIommu();
+  const domain = system.driver.createDomain();
+  system.driver.attach(1, domain);
+  const commandsOf = (run: () => void): number => {
+    const before = system.driver.info.invalidationCommands;
+    run();
+    return system.driver.info.invalidationCommands - before;
   };
+  return { ...system, domain, commandsOf };
+};
 
+describe('invalidation', () => {
   test('one command a leaf, whatever its size', () => {
     const { domain, commandsOf } = setUp();
     for (const size of [0x1000n, 0x1_0000n, 0x20_0000n, 0x4000_0000n]) {

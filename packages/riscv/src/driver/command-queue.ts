@@ -28,7 +28,7 @@ const DV = 2;
 const ERRORS = 0x700;
 
 /** A queue in memory and its base register, placed as large as both sides allow. */
-export interface QueuePlace {
+interface QueuePlace {
   readonly pfn: number;
   readonly log2sz: number;
 }

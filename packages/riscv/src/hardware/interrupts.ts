@@ -17,7 +17,7 @@ const WSI = 2;
 /** Bits of `ipsr`. */
 export const CIP = maskLo(ipsr.cip);
 export const FIP = maskLo(ipsr.fip);
-export const PMIP = maskLo(ipsr.pmip);
+const PMIP = maskLo(ipsr.pmip);
 export const PIP = maskLo(ipsr.pip);
 
 const SOURCES: Readonly<Record<number, string>> = { [CIP]: 'cmdq', [FIP]: 'fault', [PMIP]: 'pmu', [PIP]: 'priq' };

@@ -19,7 +19,6 @@ const X = maskLo(PTE.X);
 const U = maskLo(PTE.U);
 const A = maskLo(PTE.A);
 const D = maskLo(PTE.D);
-const RWX = R | W | X;
 const PPN_LO = maskLo(PTE.PPN);
 const PPN_HI = maskHi(PTE.PPN);
 const RESERVED_HI = maskHi(PTE.reserved);
@@ -29,6 +28,9 @@ const N_HI = maskHi(PTE.N);
 
 /** Permissions of a translation, as kept in the IOTLB. */
 export const PERM = { READ: 1, WRITE: 2, EXEC: 4, USER: 8, SUPERVISOR: 16 } as const;
+
+/** Bits of a pointer that are looked at: V alone may be set; A, D, U, PBMT and N are reserved there (G and RSW are not). */
+const POINTER_LO = V | R | W | X | U | A | D;
 
 const SADE = 1 << 8;
 const GADE = 1 << 7;
@@ -50,7 +52,7 @@ const pageFault = (access: number): number =>
     : (access & ACCESS.WRITE) !== 0
       ? CAUSE.WRITE_PAGE_FAULT
       : CAUSE.READ_PAGE_FAULT;
-export const guestPageFault = (access: number): number =>
+const guestPageFault = (access: number): number =>
   (access & ACCESS.EXEC) !== 0
     ? CAUSE.INSTRUCTION_GUEST_PAGE_FAULT
     : (access & ACCESS.WRITE) !== 0
@@ -61,7 +63,9 @@ export class PageWalker {
   readonly #memory: PhysicalMemory;
   readonly #stats: HardwareStats;
   readonly #pasEndPfn: number;
+  /** Reserved bits of leaves, and of pointers, in the high word. */
   readonly #reservedHi: number;
+  readonly #pointerHi: number;
   readonly #svpbmt: boolean;
 
   /** After success of a stage: the translated address of this very byte, size of the leaf, permissions, PBMT. */
@@ -80,6 +84,7 @@ export class PageWalker {
     this.#pasEndPfn = features.pasEndPfn;
     this.#svpbmt = features.svpbmt;
     this.#reservedHi = RESERVED_HI | (features.svrsw60t59b ? 0 : RSW_HI) | (features.svpbmt ? 0 : PBMT_HI);
+    this.#pointerHi = this.#reservedHi | PBMT_HI | N_HI;
   }
 
   /**
@@ -119,14 +124,13 @@ export class PageWalker {
       const at = memory.index + index * 2;
       const pteLo = memory.view[at]!;
       const pteHi = memory.view[at + 1]!;
-      const kind = this.#classify(pteLo, pteHi, level);
-      if (kind === INVALID) return pageFault(access);
-      if (kind === POINTER) {
+      if ((pteLo & POINTER_LO) === V && (pteHi & this.#pointerHi) === 0 && level > 0) {
         tableHi = hiOfPte(pteHi, pteLo);
         tableLo = loOfPte(pteLo);
         level--;
         continue;
       }
+      if (!this.#isLeaf(pteLo, pteHi, level)) return pageFault(access);
       // The leaf: permission first, then accessed and dirty.
       if (!permits(pteLo, access)) return pageFault(access);
       if ((pteLo & U) === 0 ? !supervisor : supervisor && (!ctx.sum || (access & ACCESS.EXEC) !== 0)) {
@@ -185,14 +189,13 @@ export class PageWalker {
       const at = memory.index + index * 2;
       const pteLo = memory.view[at]!;
       const pteHi = memory.view[at + 1]!;
-      const kind = this.#classify(pteLo, pteHi, level);
-      if (kind === INVALID) return guestPageFault(access);
-      if (kind === POINTER) {
+      if ((pteLo & POINTER_LO) === V && (pteHi & this.#pointerHi) === 0 && level > 0) {
         table = (pteHi & PPN_HI) * 0x40_0000 + (pteLo >>> 10);
         level--;
         index = indexAt(hi, lo, level);
         continue;
       }
+      if (!this.#isLeaf(pteLo, pteHi, level)) return guestPageFault(access);
       // Every access of the second stage is a user access.
       if (!permits(pteLo, need) || (pteLo & U) === 0) return guestPageFault(access);
       let missing = (A | ((need & ACCESS.WRITE) !== 0 ? D : 0)) & ~pteLo;
@@ -212,31 +215,27 @@ export class PageWalker {
     }
   }
 
-  /** What an entry is, by its valid, reserved and misaligned bits. */
-  #classify(lo: number, hi: number, level: number): number {
-    if ((lo & V) === 0 || (lo & (R | W)) === W || (hi & this.#reservedHi) !== 0) return INVALID;
-    if ((lo & RWX) === 0) {
-      // A pointer: not at the last level, and A, D, U, PBMT and N are reserved.
-      if (level === 0 || (lo & (A | D | U)) !== 0 || (hi & (N_HI | PBMT_HI)) !== 0) return INVALID;
-      return POINTER;
-    }
-    if (this.#svpbmt && (hi & PBMT_HI) === PBMT_HI) return INVALID;
+  /** A valid leaf of `level`: no reserved bit, aligned to its size. What is neither that nor a pointer is a page fault. */
+  #isLeaf(lo: number, hi: number, level: number): boolean {
+    if ((lo & V) === 0 || (lo & (R | X)) === 0 || (lo & (R | W)) === W) return false;
+    if ((hi & this.#reservedHi) !== 0) return false;
+    if (this.#svpbmt && (hi & PBMT_HI) === PBMT_HI) return false;
     if ((hi & N_HI) !== 0) {
       // Svnapot: 64 KiB at the last level is the one size.
-      return level === 0 && ((lo >>> 10) & 0xf) === 8 ? LEAF : INVALID;
+      return level === 0 && ((lo >>> 10) & 0xf) === 8;
     }
     // A superpage is aligned to its size.
     switch (level) {
       case 0:
-        return LEAF;
+        return true;
       case 1:
-        return (lo & (0x1ff << 10)) === 0 ? LEAF : INVALID;
+        return (lo & (0x1ff << 10)) === 0;
       case 2:
-        return (lo & (0x3ffff << 10)) === 0 ? LEAF : INVALID;
+        return (lo & (0x3ffff << 10)) === 0;
       case 3:
-        return (lo & PPN_LO) === 0 && (hi & 0x1f) === 0 ? LEAF : INVALID;
+        return (lo & PPN_LO) === 0 && (hi & 0x1f) === 0;
       default:
-        return (lo & PPN_LO) === 0 && (hi & 0x3fff) === 0 ? LEAF : INVALID;
+        return (lo & PPN_LO) === 0 && (hi & 0x3fff) === 0;
     }
   }
 
@@ -285,10 +284,6 @@ export class PageWalker {
     return Atomics.compareExchange(this.#memory.view, at, old, old | bits) === old;
   }
 }
-
-const INVALID = 0;
-const POINTER = 1;
-const LEAF = 2;
 
 /** Nine bits of the address that index the table of `level`. */
 const indexAt = (hi: number, lo: number, level: number): number => {
