@@ -87,7 +87,7 @@ describe.each(CONFIGS)('%s', (_name, config) => {
           }
         }
         const leaves = [...table.leaves()].map((leaf) => [Number(leaf.iova / granule), Number(leaf.pa / granule)]);
-        expect(leaves).toEqual([...model.pages].sort((a, b) => a[0] - b[0]));
+        expect(leaves).toEqual([...model.pages].toSorted((a, b) => a[0] - b[0]));
         for (let page = 0; page < PAGES + 700; page += 97) {
           const iova = BigInt(page) * granule + 5n;
           const found = table.iovaToPhys(Number(iova >> 32n), Number(iova & 0xffff_ffffn));

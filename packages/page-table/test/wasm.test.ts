@@ -43,7 +43,7 @@ describe.each([
   const at = fc.integer({ min: 0, max: 255 });
   const word = fc.integer({ min: -(2 ** 31), max: 2 ** 31 - 1 });
   const sparse = fc.array(fc.tuple(fc.integer({ min: 0, max: WORDS - 1 }), word), { maxLength: 3 }).map((puts) => {
-    const words = new Array<number>(WORDS).fill(0);
+    const words = Array.from({ length: WORDS }, () => 0);
     for (const [i, value] of puts) words[i] = value;
     return words;
   });

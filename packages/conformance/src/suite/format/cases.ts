@@ -162,7 +162,9 @@ export const formatCases: readonly FormatSuiteCase[] = [
     name: 'mixed',
     run: (rig) => {
       // Every size once, largest first, side by side; then all away in one call.
-      const sizes = [...usable(rig, 8n)].filter((size) => size <= 1n << 34n).reverse();
+      const sizes = usable(rig, 8n)
+        .filter((size) => size <= 1n << 34n)
+        .toReversed();
       const start = rig.origin + 2n * sizes[0]!;
       let iova = start;
       for (const size of sizes) {

@@ -17,7 +17,7 @@ const STEPS = 150;
 /** Adjacent leaves of a translation merged, so that page sizes do not matter. */
 const merged = (extents: readonly Extent[]): string[] => {
   const out: { iova: bigint; pa: bigint; length: bigint }[] = [];
-  for (const { iova, pa, length } of [...extents].sort((a, b) => (a.iova < b.iova ? -1 : 1))) {
+  for (const { iova, pa, length } of extents.toSorted((a, b) => (a.iova < b.iova ? -1 : 1))) {
     const last = out[out.length - 1];
     if (last !== undefined && last.iova + last.length === iova && last.pa + last.length === pa) last.length += length;
     else out.push({ iova, pa, length });
