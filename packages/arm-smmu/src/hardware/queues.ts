@@ -7,7 +7,8 @@ import { CR0, CR2, GERROR, REG } from '../registers.ts';
 import type { Capabilities } from './capabilities.ts';
 import { locateEntry, queueLog2 } from './fault-queue.ts';
 import type { Interrupts } from './interrupts.ts';
-import { WORLD, asidOfTag, tagOf, vmidOfTag, worldOfTag } from './stream-config.ts';
+import { WORLD } from './tags.ts';
+import type { TagTable } from './tags.ts';
 
 const CMDQEN = maskLo(CR0.CMDQEN);
 const CMDQ_ERR = maskLo(GERROR.CMDQ_ERR);
@@ -38,6 +39,7 @@ export class CommandQueue {
   readonly #iotlb: Iotlb;
   readonly #configs: ConfigCache;
   readonly #stats: HardwareStats;
+  readonly #tags: TagTable;
   /** Words of the command being carried out. */
   readonly #w = new Int32Array(4);
   #running = false;
@@ -52,6 +54,7 @@ export class CommandQueue {
     iotlb: Iotlb,
     configs: ConfigCache,
     stats: HardwareStats,
+    tags: TagTable,
   ) {
     this.#registers = registers.words;
     this.#memory = memory;
@@ -60,6 +63,7 @@ export class CommandQueue {
     this.#iotlb = iotlb;
     this.#configs = configs;
     this.#stats = stats;
+    this.#tags = tags;
   }
 
   /**
@@ -133,7 +137,7 @@ export class CommandQueue {
       case CMD.TLBI_NSNH_ALL:
         this.#stats.invalidations++;
         if (!capabilities.hyp) this.#iotlb.invalidateAll();
-        else this.#iotlb.invalidateWhere((tag) => worldOfTag(tag) < WORLD.EL2);
+        else this.#iotlb.invalidateWhere((tag) => this.#tags.worldOf(tag) < WORLD.EL2);
         return true;
       case CMD.SYNC:
         return this.#sync();
@@ -174,27 +178,27 @@ export class CommandQueue {
     const asid = this.#w[1]! >>> 16;
     if (opcode === CMD.TLBI_NH_ALL) {
       this.#stats.invalidations++;
-      iotlb.invalidateWhere((tag) => isEl1(tag) && vmidOfTag(tag) === vmid);
+      iotlb.invalidateWhere((tag) => this.#isEl1(tag) && this.#tags.vmidOf(tag) === vmid);
       return true;
     }
     if (opcode === CMD.TLBI_NH_ASID) {
       this.#stats.invalidations++;
-      this.#byAsid(tagOf(WORLD.EL1, vmid, asid));
-      if (this.#capabilities.s2) this.#byAsid(tagOf(WORLD.NESTED, vmid, asid));
+      this.#byAsid(this.#tags.find(WORLD.EL1, vmid, asid));
+      this.#byAsid(this.#tags.find(WORLD.NESTED, vmid, asid));
       return true;
     }
     if (!this.#range(true)) return false;
     this.#stats.invalidations++;
     const { first, last } = this;
     if (opcode === CMD.TLBI_NH_VAA) {
-      iotlb.invalidateWhere((tag) => isEl1(tag) && vmidOfTag(tag) === vmid, first, last);
+      iotlb.invalidateWhere((tag) => this.#isEl1(tag) && this.#tags.vmidOf(tag) === vmid, first, last);
       return true;
     }
-    iotlb.invalidateRange(tagOf(WORLD.EL1, vmid, asid), first, last);
-    if (this.#capabilities.s2) iotlb.invalidateRange(tagOf(WORLD.NESTED, vmid, asid), first, last);
+    this.#byRange(this.#tags.find(WORLD.EL1, vmid, asid));
+    this.#byRange(this.#tags.find(WORLD.NESTED, vmid, asid));
     if (this.globals) {
       iotlb.invalidateWhere(
-        (tag, extra) => (extra & GLOBAL) !== 0 && isEl1(tag) && vmidOfTag(tag) === vmid,
+        (tag, extra) => (extra & GLOBAL) !== 0 && this.#isEl1(tag) && this.#tags.vmidOf(tag) === vmid,
         first,
         last,
       );
@@ -202,8 +206,14 @@ export class CommandQueue {
     return true;
   }
 
+  /** Entries of a tag (-1: none was ever made) in the command's range. */
+  #byRange(tag: number): void {
+    if (tag >= 0) this.#iotlb.invalidateRange(tag, this.first, this.last);
+  }
+
   /** Non-global entries of a tag. */
   #byAsid(tag: number): void {
+    if (tag < 0) return;
     if (this.globals) this.#iotlb.invalidateWhere((t, extra) => t === tag && (extra & GLOBAL) === 0);
     else this.#iotlb.invalidateTag(tag);
   }
@@ -216,19 +226,20 @@ export class CommandQueue {
     const asid = this.#w[1]! >>> 16;
     if (opcode === CMD.TLBI_EL2_ALL) {
       this.#stats.invalidations++;
-      iotlb.invalidateWhere((tag) => worldOfTag(tag) >= WORLD.EL2);
+      iotlb.invalidateWhere((tag) => this.#tags.worldOf(tag) >= WORLD.EL2);
       return true;
     }
     if (opcode === CMD.TLBI_EL2_ASID) {
       this.#stats.invalidations++;
-      if (e2h) this.#byAsid(tagOf(world, 0, asid));
+      if (e2h) this.#byAsid(this.#tags.find(world, 0, asid));
       return true;
     }
     if (!this.#range(true)) return false;
     this.#stats.invalidations++;
     const anyAsid = opcode === CMD.TLBI_EL2_VAA || !e2h;
     iotlb.invalidateWhere(
-      (tag, extra) => worldOfTag(tag) === world && (anyAsid || asidOfTag(tag) === asid || (extra & GLOBAL) !== 0),
+      (tag, extra) =>
+        this.#tags.worldOf(tag) === world && (anyAsid || this.#tags.asidOf(tag) === asid || (extra & GLOBAL) !== 0),
       this.first,
       this.last,
     );
@@ -239,12 +250,12 @@ export class CommandQueue {
   #tlbiStage2(opcode: number, vmid: number): boolean {
     if (opcode === CMD.TLBI_S12_VMALL) {
       this.#stats.invalidations++;
-      this.#iotlb.invalidateWhere((tag) => worldOfTag(tag) < WORLD.EL2 && vmidOfTag(tag) === vmid);
+      this.#iotlb.invalidateWhere((tag) => this.#tags.worldOf(tag) < WORLD.EL2 && this.#tags.vmidOf(tag) === vmid);
       return true;
     }
     if (!this.#range(false)) return false;
     this.#stats.invalidations++;
-    this.#iotlb.invalidateRange(tagOf(WORLD.S2, vmid, 0), this.first, this.last);
+    this.#byRange(this.#tags.find(WORLD.S2, vmid, 0));
     return true;
   }
 
@@ -289,9 +300,9 @@ export class CommandQueue {
         return false;
     }
   }
-}
 
-const isEl1 = (tag: number): boolean => {
-  const world = worldOfTag(tag);
-  return world === WORLD.EL1 || world === WORLD.NESTED;
-};
+  #isEl1(tag: number): boolean {
+    const world = this.#tags.worldOf(tag);
+    return world === WORLD.EL1 || world === WORLD.NESTED;
+  }
+}

@@ -9,18 +9,11 @@ import { EVENT } from '../faults.ts';
 import { CR2, REG, STRTAB_BASE, STRTAB_BASE_CFG } from '../registers.ts';
 import { ADDRESS_SIZES, CD, L1CD, L1STD, STE, STE_CONFIG } from '../structures.ts';
 import type { Capabilities } from './capabilities.ts';
+import { WORLD } from './tags.ts';
+import type { TagTable } from './tags.ts';
 
 /** What is done with the traffic of a stream. */
 export const KIND = { ABORT: 0, BYPASS: 1, S1: 2, S2: 3, NESTED: 4 } as const;
-
-/** Translation regimes: the upper part of an IOTLB tag. */
-export const WORLD = { EL1: 0, S2: 1, NESTED: 2, EL2: 3, EL2_E2H: 4 } as const;
-
-/** Tag of IOTLB entries: regime, VMID and ASID in one exact integer. */
-export const tagOf = (world: number, vmid: number, asid: number): number => (world * 0x1_0000 + vmid) * 0x1_0000 + asid;
-export const worldOfTag = (tag: number): number => Math.floor(tag / 0x1_0000_0000);
-export const vmidOfTag = (tag: number): number => Math.floor(tag / 0x1_0000) % 0x1_0000;
-export const asidOfTag = (tag: number): number => tag % 0x1_0000;
 
 /** One table base: TTB0, TTB1 or S2TTB, with all that a walk from it needs. */
 export class TableBase {
@@ -119,6 +112,7 @@ export class StructureWalker {
   readonly #registers: Int32Array;
   readonly #capabilities: Capabilities;
   readonly #translateIpa: TranslateIpa;
+  readonly #tags: TagTable;
   readonly #ste = new Int32Array(16);
   readonly #cd = new Int32Array(16);
   readonly #l1 = new Int32Array(2);
@@ -134,11 +128,18 @@ export class StructureWalker {
   stage2Fault = false;
   structureReads = 0;
 
-  constructor(memory: PhysicalMemory, registers: Int32Array, capabilities: Capabilities, translateIpa: TranslateIpa) {
+  constructor(
+    memory: PhysicalMemory,
+    registers: Int32Array,
+    capabilities: Capabilities,
+    translateIpa: TranslateIpa,
+    tags: TagTable,
+  ) {
     this.#memory = memory;
     this.#registers = registers;
     this.#capabilities = capabilities;
     this.#translateIpa = translateIpa;
+    this.#tags = tags;
   }
 
   /** Fills `config` for a stream. @returns 0, or an event number. */
@@ -238,7 +239,7 @@ export class StructureWalker {
     config.kind = translateS1 ? (s2 ? KIND.NESTED : KIND.S1) : s2 ? KIND.S2 : KIND.BYPASS;
     config.singlePrivilege = false;
     if (!translateS1) {
-      config.tag = tagOf(WORLD.S2, vmid, 0);
+      config.tag = this.#tags.intern(WORLD.S2, vmid, 0);
       config.valid = true;
       return 0;
     }
@@ -353,7 +354,7 @@ export class StructureWalker {
     config.wxn = get(cd, CD.WXN) === 1;
     config.uwxn = get(cd, CD.UWXN) === 1;
     config.r = get(cd, CD.R) === 1;
-    config.tag = tagOf(world, vmid, asid);
+    config.tag = this.#tags.intern(world, vmid, asid);
     return true;
   }
 

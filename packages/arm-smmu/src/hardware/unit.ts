@@ -15,6 +15,7 @@ import { Interrupts } from './interrupts.ts';
 import { CommandQueue, GLOBAL } from './queues.ts';
 import type { ConfigCache } from './queues.ts';
 import { KIND, StreamConfig, StructureWalker, exceeds } from './stream-config.ts';
+import { TagTable } from './tags.ts';
 import { TableWalker, permOf } from './translate.ts';
 
 /** {@link SmmuV3.translate}: aborted without an event (STE.Config 0xx, GBPA.ABORT, address too wide while disabled). */
@@ -95,8 +96,13 @@ export class SmmuV3 implements IommuHardware {
     this.#interrupts = new Interrupts(this.registers, memory, capabilities);
     this.#events = new EventQueue(this.registers, memory, capabilities, this.#interrupts);
     this.#walker = new TableWalker(memory, capabilities, this.stats);
-    this.#structures = new StructureWalker(memory, this.#words, capabilities, (config, hi, lo) =>
-      this.#translateCdAddress(config, hi, lo),
+    const tags = new TagTable();
+    this.#structures = new StructureWalker(
+      memory,
+      this.#words,
+      capabilities,
+      (config, hi, lo) => this.#translateCdAddress(config, hi, lo),
+      tags,
     );
     this.#configs = Array.from({ length: CONFIG_SLOTS }, () => new StreamConfig());
     this.#cacheConfigs = this.iotlb.mode !== 'none';
@@ -118,6 +124,7 @@ export class SmmuV3 implements IommuHardware {
       this.iotlb,
       configs,
       this.stats,
+      tags,
     );
   }
 
