@@ -30,13 +30,16 @@ const rowsOf = (harness: DriverHarness, scale: Scale): readonly Row[] => {
     .map(({ i }) => makers(flatMemory())[i]!.make().row);
 };
 
+/** As in `compare`: the fastest of three passes, in nanoseconds an operation. */
+const fastest = (row: Row): number => Math.min(row.pass(), row.pass(), row.pass()) / row.ops;
+
 /** The child's side: answers `round` messages with nanoseconds by row. Ends with its parent. */
 export const serve = async (drivers: readonly string[], scale: Scale): Promise<void> => {
   const rows = new Map<string, readonly Row[]>();
   for (const name of drivers) rows.set(name, rowsOf(await loadDriver(name), scale));
   for (let i = 0; i < 5; i++) for (const list of rows.values()) for (const row of list) row.pass();
   process.on('message', (driver: string) => {
-    const answer = Object.fromEntries(rows.get(driver)!.map((row) => [row.name, row.pass() / row.ops]));
+    const answer = Object.fromEntries(rows.get(driver)!.map((row) => [row.name, fastest(row)]));
     process.send!(answer);
   });
   process.once('disconnect', () => process.exit(0));

@@ -29,7 +29,7 @@ export interface Scale {
   /** Look-ups, translations and DMAs in a pass. */
   readonly lookups: number;
 }
-export const FULL: Scale = { large: GIB, small: 64 * MIB, lookups: 1 << 18 };
+export const FULL: Scale = { large: GIB, small: 64 * MIB, lookups: 1 << 16 };
 export const QUICK: Scale = { large: 64 * MIB, small: 16 * MIB, lookups: 1 << 15 };
 /** For tests: each function runs, nothing is learnt about speed. */
 export const TINY: Scale = { large: 2 * MIB, small: MIB, lookups: 64 };

@@ -83,7 +83,16 @@ describe('figures', () => {
     const order: string[] = [];
     const side = (label: string, ns: number) => () => (order.push(label), ns);
     expect(compare(side('a', 6), side('b', 3), 3, 1)).toEqual({ ratio: 2, a: 6, b: 3, rounds: 3 });
-    expect(order.join('')).toBe('ababbaab');
+    expect(order.join('')).toBe('ababababbababaababab');
+    const falling = [9, 5, 7];
+    expect(
+      compare(
+        () => falling.shift()!,
+        () => 1,
+        1,
+        0,
+      ).a,
+    ).toBe(5);
     // The median of the ratios, not the ratio of the medians.
     expect(comparison([1, 2, 30], [1, 1, 10]).ratio).toBe(2);
     expect(ratioOf('r', 's', 2, comparison([2], [1])).pass).toBe(true);
