@@ -149,7 +149,7 @@ const emptyRun = (table: TableState, view: Int32Array, w: number, count: number)
  * The one run of leaves that most maps are: fills as many of `count` entries as are empty (with `all`: all or none) and
  * returns how many were empty. Output addresses must not wrap.
  */
-const fillRun = (
+export const fillRun = (
   table: TableState,
   view: Int32Array,
   w: number,
@@ -174,7 +174,7 @@ const fillRun = (
 };
 
 /** True when `count` output addresses from `hi:lo` on fit the entry without a wrap. */
-const linear = (table: TableState, hi: number, lo: number, bytes: number): boolean =>
+export const linear = (table: TableState, hi: number, lo: number, bytes: number): boolean =>
   modLg2(hi, lo, table.oaLimitLg2) + bytes <= POW2[table.oaLimitLg2]!;
 
 /** Range map by the rules of `generic_pt`. */

@@ -11,6 +11,7 @@ import type { GatherRecord } from './gather.ts';
 import { leavesOf, tablesOf } from './iterate.ts';
 import type { Leaf, TableInfo } from './iterate.ts';
 import { mapGeneric, mapIo, mapPagesIo } from './map.ts';
+import { NOT_A_RUN, mapRun, unmapRun } from './run.ts';
 import { TableState } from './state.ts';
 import type { Existing } from './state.ts';
 import { unmapGeneric, unmapIo, unmapPagesIo } from './unmap.ts';
@@ -120,6 +121,8 @@ export class PageTable extends TableState {
   ): number {
     this.#writable();
     if (mapOneBlock(this, iovaHi, iovaLo, paHi, paLo, length, prot)) return 0;
+    const run = mapRun(this, iovaHi, iovaLo, paHi, paLo, length, prot, gather);
+    if (run !== NOT_A_RUN) return run;
     return this.rules === RULES_GENERIC_PT
       ? mapGeneric(this, iovaHi, iovaLo, paHi, paLo, length, prot, gather)
       : mapIo(this, iovaHi, iovaLo, paHi, paLo, length, prot, gather);
@@ -184,6 +187,10 @@ export class PageTable extends TableState {
     if (length === this.granuleBytes) {
       if (this.#enterTable(iovaHi, iovaLo)) return this.unmap(iovaHi, iovaLo, length, gather);
     } else if (unmapOneBlock(this, iovaHi, iovaLo, length, gather)) return length;
+    else {
+      const run = unmapRun(this, iovaHi, iovaLo, length, gather);
+      if (run !== -NOT_A_RUN) return run;
+    }
     return this.rules === RULES_GENERIC_PT
       ? unmapGeneric(this, iovaHi, iovaLo, length, gather)
       : unmapIo(this, iovaHi, iovaLo, length, gather);

@@ -11,6 +11,7 @@ import type { PageTableConfig, PageTableFeatures, TableGeometry } from './config
 import { CONTIG_AMD, CONTIG_NAPOT, RULES_IO_PGTABLE_DART, leafAttributes, tableAttributes } from './format.ts';
 import type { PageTableFormat } from './format.ts';
 import { GatherRecord } from './gather.ts';
+import { POW2 } from './sizes.ts';
 
 const TWO_32 = 0x1_0000_0000;
 const NO_WORDS = new Int32Array(0);
@@ -114,6 +115,10 @@ export class TableState {
   declare readonly bits: number;
   declare readonly indexMask: number;
   declare readonly leafSpanLg2: number;
+  /** Bytes that a table of level 0 covers, less one. */
+  declare readonly spanMask: number;
+  /** The second smallest page size in use (2^31 when there is none below it). */
+  declare readonly secondBytes: number;
   declare readonly oaMaskLo: number;
   declare readonly oaMaskHi: number;
   declare readonly oaShift: number;
@@ -259,6 +264,9 @@ export class TableState {
     this.granuleMask = (1 << format.granuleLg2) - 1;
     this.bits = format.bits;
     this.indexMask = (1 << format.bits) - 1;
+    this.spanMask = POW2[format.granuleLg2 + format.bits]! - 1;
+    const larger = [...this.pageSizes.toString(2)].toReversed().indexOf('1', format.granuleLg2 + 1);
+    this.secondBytes = larger > 0 && larger < 31 ? 1 << larger : 0x4000_0000;
     this.leafSpanLg2 = format.granuleLg2 + format.bits;
     this.oaMaskLo = format.oaMaskLo;
     this.oaMaskHi = format.oaMaskHi;

@@ -33,7 +33,7 @@ export const contigLg2 = (table: TableState, level: number, hi: number, lo: numb
 };
 
 /** Clears leaves of one entry each from word `w` on, `count` at most, as long as no hole, table or larger leaf comes. */
-const clearRun = (table: TableState, view: Int32Array, w: number, count: number, level: number): number => {
+export const clearRun = (table: TableState, view: Int32Array, w: number, count: number, level: number): number => {
   const maskLo = level === 0 ? table.pageMaskLo : table.blockMaskLo;
   const valueLo = level === 0 ? table.pageValueLo : table.blockValueLo;
   const bulk = table.bulk;
