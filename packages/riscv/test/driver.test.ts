@@ -128,6 +128,31 @@ test('interrupts as messages, to where the owner says', () => {
   expect(quiet.memory.read(0n, 4)).toBe(0x1234n);
 });
 
+test('what attach and detach send', () => {
+  const { driver, hardware, memory } = createRiscvIommu();
+  const domain = driver.createDomain();
+  hardware.mmio.read64(24);
+  const queue = (BigInt(hardware.mmio.lo >>> 10) << 12n) | (BigInt(hardware.mmio.hi) << 34n);
+  /** Opcode and func3 of the commands that `run` queues. */
+  const sent = (run: () => void): number[] => {
+    const from = hardware.mmio.read32(36);
+    run();
+    const to = hardware.mmio.read32(36);
+    return Array.from({ length: to - from }, (_, i) => Number(memory.readU64(queue + BigInt(from + i) * 16n) & 0x3ffn));
+  };
+  const [VMA, FENCE, DDT] = [1, 2, 3];
+  // A new device: its context may not have been cached, but the directory tables above it were just made.
+  expect(sent(() => driver.attach(5, domain))).toEqual([DDT, FENCE]);
+  expect(sent(() => driver.attach(5, domain))).toEqual([]);
+  // To another domain: invalid, then valid; with the last device gone the old address space goes.
+  expect(sent(() => driver.attach(5, driver.identityDomain))).toEqual([DDT, FENCE, DDT, FENCE, VMA, FENCE]);
+  expect(sent(() => driver.attach(5, driver.blockedDomain))).toEqual([DDT, FENCE]);
+  expect(sent(() => driver.attach(5, domain))).toEqual([DDT, FENCE]);
+  driver.attach(6, domain);
+  expect(sent(() => driver.detach(5))).toEqual([DDT, FENCE]);
+  expect(sent(() => driver.detach(6))).toEqual([DDT, FENCE, VMA, FENCE]);
+});
+
 test('PSCIDs are used up and come back', () => {
   const { driver } = createRiscvIommu({ driver: { pscidLast: 3 } });
   const domains = [1, 2, 3].map(() => driver.createDomain());

@@ -142,8 +142,10 @@ describe('command queue', () => {
     bare.write32(CQCSR, 0);
     expect(bare.read32(CQCSR)).toBe(0);
     bare.write32(CQT, 0);
+    const { commands } = bare.hardware.stats;
     bare.write32(CQCSR, 1);
     expect(bare.read32(CQH)).toBe(0);
+    expect(bare.hardware.stats.commands).toBe(commands);
   });
 
   const illegal: [string, bigint, bigint][] = [
@@ -365,6 +367,16 @@ describe('fault queue', () => {
     bare.write32(FQCSR, 1);
     expect(bare.read32(FQCSR)).toBe(0x1_0001);
     bare.faults(1, 0n, 258);
+  });
+
+  test('no interrupt where none is enabled', () => {
+    const bare = new BareMetal().enable();
+    for (let i = 0; i < 40; i++) bare.translate(1, 0n);
+    expect(bare.read32(FQCSR)).toBe(0x1_0201);
+    expect(bare.read32(IPSR)).toBe(0);
+    // Enabled while the overflow stands.
+    bare.write32(FQCSR, 3);
+    expect(bare.read32(IPSR)).toBe(2);
   });
 
   test('off: nothing is written', () => {
