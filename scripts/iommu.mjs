@@ -3,23 +3,11 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { buildCli, root } from './build-cli.mjs';
 
-const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 const main = path.join(root, 'apps/cli/dist/main.js');
-
-if (!existsSync(main)) {
-  const turbo = path.join(root, 'node_modules/turbo/bin/turbo');
-  const build = spawnSync(
-    process.execPath,
-    [turbo, 'run', 'build', '--filter=@iommu-ts/cli', '--output-logs=errors-only'],
-    {
-      cwd: root,
-      stdio: ['ignore', 2, 2],
-    },
-  );
-  if (build.status !== 0) process.exit(build.status ?? 1);
-}
+const built = existsSync(main) ? 0 : buildCli(['ignore', 2, 2]);
+if (built !== 0) process.exit(built);
 
 const run = spawnSync(process.execPath, [main, ...process.argv.slice(2)], {
   cwd: process.env.INIT_CWD ?? process.cwd(),

@@ -43,6 +43,8 @@ export const tracedIovas = (requests: readonly { readonly iova: bigint; readonly
   }
 };
 
+const region = (start: bigint, last: bigint): ReservedRegion => ({ start, last, type: 'reserved', doc: 'the trace' });
+
 /**
  * The IOVAs of one domain. What the trace itself uses and what is left for moved mappings are kept apart, so that a
  * mapping that had to move never takes the place that another one wants to keep.
@@ -54,12 +56,6 @@ export class IovaSpace {
 
   constructor(info: DriverInfo, reserved: readonly ReservedRegion[], traced: readonly Span[]) {
     this.#traced = traced;
-    const region = (start: bigint, last: bigint): ReservedRegion => ({
-      start,
-      last,
-      type: 'reserved',
-      doc: 'the trace',
-    });
     const inside = traced.map(({ start, end }) => region(start, end - 1n));
     const outside: ReservedRegion[] = [];
     let from = 0n;
