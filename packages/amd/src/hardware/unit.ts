@@ -119,12 +119,9 @@ export class AmdIommu implements IommuHardware {
   set onInterrupt(handler: ((source: string) => void) | null) {
     this.#interrupts.onInterrupt = handler;
   }
-  get outHi(): number {
-    return this.#translation.outHi;
-  }
-  get outLo(): number {
-    return this.#translation.outLo;
-  }
+  /** Fields, not getters: the bus meets five classes of hardware, and a getter would be a slow call there. */
+  outHi = 0;
+  outLo = 0;
 
   reset(): void {
     this.#registers.reset();
@@ -138,7 +135,10 @@ export class AmdIommu implements IommuHardware {
 
   /** @returns TRANSLATE_OK, an event code, or -1 for a requester id wider than 16 bits. */
   translate(requester: number, pasid: number, iovaHi: number, iovaLo: number, access: number): number {
-    return this.#translation.translate(requester, pasid, iovaHi, iovaLo, access);
+    const status = this.#translation.translate(requester, pasid, iovaHi, iovaLo, access);
+    this.outHi = this.#translation.outHi;
+    this.outLo = this.#translation.outLo;
+    return status;
   }
 
   #written(offset: number): void {

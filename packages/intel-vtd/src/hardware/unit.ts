@@ -123,12 +123,9 @@ export class VtdUnit implements IommuHardware {
     );
   }
 
-  get outHi(): number {
-    return this.remapper.outHi;
-  }
-  get outLo(): number {
-    return this.remapper.outLo;
-  }
+  /** Fields, not getters: the bus meets five classes of hardware, and a getter would be a slow call there. */
+  outHi = 0;
+  outLo = 0;
 
   /** Registers to their reset values, caches empty, counters zero. */
   reset(): void {
@@ -147,6 +144,8 @@ export class VtdUnit implements IommuHardware {
       this.stats.faults++;
       this.faultLog.record(status, requester, pasid, iovaHi | 0, iovaLo | 0, access);
     }
+    this.outHi = this.remapper.outHi;
+    this.outLo = this.remapper.outLo;
     return status;
   }
 

@@ -108,12 +108,9 @@ export class RiscvIommuHardware implements IommuHardware {
     this.reset();
   }
 
-  get outHi(): number {
-    return this.#engine.outHi;
-  }
-  get outLo(): number {
-    return this.#engine.outLo;
-  }
+  /** Fields, not getters: the bus meets five classes of hardware, and a getter would be a slow call there. */
+  outHi = 0;
+  outLo = 0;
 
   /** Called with `'cmdq'`, `'fault'`, `'priq'` or `'pmu'` when a bit of `ipsr` goes from 0 to 1. */
   get onInterrupt(): ((source: string) => void) | null {
@@ -143,7 +140,10 @@ export class RiscvIommuHardware implements IommuHardware {
   }
 
   translate(requester: number, pasid: number, iovaHi: number, iovaLo: number, access: number): number {
-    return this.#engine.translate(requester, pasid, iovaHi, iovaLo, access);
+    const status = this.#engine.translate(requester, pasid, iovaHi, iovaLo, access);
+    this.outHi = this.#engine.outHi;
+    this.outLo = this.#engine.outLo;
+    return status;
   }
 
   /** Registers whose writes do more than store; true when all is done here. */
