@@ -143,9 +143,9 @@ export class TableState {
   declare readonly leafMaskHi: number;
   /** Bits of a level-0 leaf that tell of a contiguous one, with `leafMaskHi`. */
   declare readonly contigLo: number;
-  /** What all table entries have in the low word, without their level: what a look-up tests first. */
-  declare readonly walkMaskLo: number;
-  declare readonly walkValueLo: number;
+  /** What all table entries have in the low word, without their level. */
+  declare readonly entryMaskLo: number;
+  declare readonly entryValueLo: number;
   /** Level whose leaves have 2^n bytes, for n below 32 and levels above 0; 0: there is none, or the size is not in use. */
   declare readonly levelOfLg2: Int8Array;
   declare readonly sizesLo: number;
@@ -169,6 +169,11 @@ export class TableState {
   /** IOVA bits above what the present top covers; must be clear, or set with {@link highOk}. */
   coverMaskLo = 0;
   coverMaskHi = 0;
+  /** Where the top table's index begins in the IOVA, and what its table entries have under `walkMaskLo`. */
+  topShift = 0;
+  topType = 0;
+  /** What a look-up tests of the low word of a table entry; {@link topType} counts down by the format's step a level. */
+  walkMaskLo = 0;
   topChanges = 0;
   /** Page frame numbers of the top tables. */
   declare readonly rootPfns: number[];
@@ -181,10 +186,8 @@ export class TableState {
   homeHi = 0;
   homeLo = 0;
   homeLength = 0;
-  /** Entry bits that, beside the low address word, tell that a table lies in the home range, and their values. */
-  homeEntryHi = 0;
-  homeEntryLo = 0;
-  homeEntryMask = 0;
+  /** High word of every table entry that points into the home range. */
+  walkHi = 0;
   /** Word of `homeWords` where the only top table begins, or -1. */
   rootWord = -1;
   bulk: WasmBulk | null = null;
@@ -291,8 +294,8 @@ export class TableState {
     this.blockMaskLo = (block.always | this.typeMask) & ~block.varied;
     this.blockValueLo = block.always & this.blockMaskLo;
     this.contigLo = format.contig === CONTIG_AMD ? 0xe00 : 0;
-    this.walkMaskLo = (tableLo & WALK_BITS) | this.typeMask;
-    this.walkValueLo = (tableLo & WALK_BITS) | this.tableType;
+    this.entryMaskLo = (tableLo & WALK_BITS) | this.typeMask;
+    this.entryValueLo = (tableLo & WALK_BITS) | this.tableType;
     this.leafMaskHi = format.contig === CONTIG_NAPOT ? 0x8000_0000 | 0 : 0;
     this.levelOfLg2 = new Int8Array(32);
     for (let level = 1; level <= format.maxTopLevel; level++) {
@@ -338,6 +341,7 @@ export class TableState {
   /** Takes `rootPfns[0]` as the top table at `level`, and settles what it covers. */
   setTop(level: number): void {
     this.topLevel = level;
+    this.topShift = this.granuleLg2 + level * this.bits;
     const pfn = this.rootPfns[0]!;
     this.rootHi = Math.floor(pfn / 0x10_0000) | 0;
     this.rootLo = ((pfn % 0x10_0000) << 12) | 0;
@@ -359,10 +363,12 @@ export class TableState {
       const lastHi = Math.floor((range.endPfn - 1) / 0x10_0000) | 0;
       if (this.rootCount === 1 && lastHi === this.homeHi) {
         this.rootWord = (pfn - range.basePfn) * 1024;
+        // Address bits of the low word that the shift or the fold put beyond the low address word are tested as well.
         this.encodeOa(this.homeHi, 0);
-        this.homeEntryHi = this.hi;
-        this.homeEntryLo = this.lo;
-        this.homeEntryMask = this.foldLo | (this.oaShift === 0 ? 0 : -1 << (32 - this.oaShift));
+        const beyond = this.foldLo | (this.oaShift === 0 ? 0 : -1 << (32 - this.oaShift));
+        this.walkHi = this.hi | this.tableHi;
+        this.walkMaskLo = this.entryMaskLo | beyond;
+        this.topType = (this.entryValueLo + level * this.tableStep) | (this.lo & beyond);
       }
     }
   }

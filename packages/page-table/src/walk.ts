@@ -92,42 +92,41 @@ export const lookUp = (table: TableState, iovaHi: number, iovaLo: number): boole
   const words = table.homeWords;
   const oaMaskLo = table.oaMaskLo;
   const oaShift = table.oaShift;
+  const leafShift = table.granuleLg2;
   let mask = table.topMask;
-  let level = table.topLevel;
-  let shift = table.granuleLg2 + level * table.bits;
-  if (level !== 0) {
+  let shift = table.topShift;
+  if (shift !== leafShift) {
     const bits = table.bits;
     const indexMask = table.indexMask;
     const tableStep = table.tableStep;
     const walkMask = table.walkMaskLo;
-    const oaMaskHi = table.oaMaskHi;
-    const homeEntryHi = table.homeEntryHi;
-    const homeEntryLo = table.homeEntryLo;
-    const homeEntryMask = table.homeEntryMask;
+    const walkHi = table.walkHi;
     const homeLo = table.homeLo;
-    const homeLength = table.homeLength;
-    let type = table.walkValueLo + level * tableStep;
-    do {
-      // `| 0`: one branch unsigned and one signed would make a float64 of the two.
-      const index = (shift < 32 ? (iovaLo >>> shift) | (iovaHi << (32 - shift)) : (iovaHi >>> (shift - 32)) | 0) & mask;
-      const w = at + (index << 1);
+    let type = table.topType;
+    // Shift counts are taken modulo 32, so one count serves both words; `| 0` spares the test for overflow. Indexes of
+    // high levels lie in the high word alone: two loops are quicker than one that asks each time. An entry beyond the
+    // range reads as undefined, which is no table.
+    for (; shift >= 32; shift = (shift - bits) | 0) {
+      const w = (at + (((iovaHi >>> shift) & mask) << 1)) | 0;
       const lo = words[w]!;
-      if ((lo & walkMask) !== type) return lookUpAnywhere(table, iovaHi, iovaLo);
+      if ((lo & walkMask) !== type || words[(w + 1) | 0] !== walkHi) return lookUpAnywhere(table, iovaHi, iovaLo);
       at = (((lo & oaMaskLo) << oaShift) - homeLo) >>> 2;
-      if (
-        (((words[w + 1]! ^ homeEntryHi) & oaMaskHi) | ((lo ^ homeEntryLo) & homeEntryMask)) !== 0 ||
-        at >= homeLength
-      ) {
-        return lookUpAnywhere(table, iovaHi, iovaLo);
-      }
       mask = indexMask;
-      shift -= bits;
-      type -= tableStep;
-    } while (--level > 0);
+      type = (type - tableStep) | 0;
+    }
+    for (; shift > leafShift; shift = (shift - bits) | 0) {
+      const w = (at + ((((iovaLo >>> shift) | (iovaHi << -shift)) & mask) << 1)) | 0;
+      const lo = words[w]!;
+      if ((lo & walkMask) !== type || words[(w + 1) | 0] !== walkHi) return lookUpAnywhere(table, iovaHi, iovaLo);
+      at = (((lo & oaMaskLo) << oaShift) - homeLo) >>> 2;
+      mask = indexMask;
+      type = (type - tableStep) | 0;
+    }
+    if (at >= table.homeLength) return lookUpAnywhere(table, iovaHi, iovaLo);
   }
-  const w = at + (((iovaLo >>> shift) & mask) << 1);
+  const w = (at + (((iovaLo >>> shift) & mask) << 1)) | 0;
   const lo = words[w]!;
-  const hi = words[w + 1]!;
+  const hi = words[(w + 1) | 0]!;
   if (((lo & table.presentLo) | (hi & table.presentHi)) === 0) return false;
   if (((lo & table.contigLo) | (hi & table.leafMaskHi)) !== 0) {
     takeLeaf(table, 0, hi, lo, iovaHi, iovaLo);
