@@ -138,21 +138,24 @@
         (local.set $b (v128.load offset=16 align=8 (local.get $ptr)))
         (local.set $c (v128.load offset=32 align=8 (local.get $ptr)))
         (local.set $d (v128.load offset=48 align=8 (local.get $ptr)))
-        ;; Any entry that differs from the value under the mask leaves a bit; any zero entry fails all_true.
+        ;; An entry that differs from the value under the mask leaves a bit, and so does one that is zero: one test.
         (br_if $tail
           (v128.any_true
             (v128.or
               (v128.or
-                (v128.xor (v128.and (local.get $a) (local.get $mask)) (local.get $value))
-                (v128.xor (v128.and (local.get $b) (local.get $mask)) (local.get $value)))
+                (v128.or
+                  (v128.xor (v128.and (local.get $a) (local.get $mask)) (local.get $value))
+                  (v128.xor (v128.and (local.get $b) (local.get $mask)) (local.get $value)))
+                (v128.or
+                  (v128.xor (v128.and (local.get $c) (local.get $mask)) (local.get $value))
+                  (v128.xor (v128.and (local.get $d) (local.get $mask)) (local.get $value))))
               (v128.or
-                (v128.xor (v128.and (local.get $c) (local.get $mask)) (local.get $value))
-                (v128.xor (v128.and (local.get $d) (local.get $mask)) (local.get $value))))))
-        (br_if $tail
-          (i32.eqz
-            (i32.and
-              (i32.and (i64x2.all_true (local.get $a)) (i64x2.all_true (local.get $b)))
-              (i32.and (i64x2.all_true (local.get $c)) (i64x2.all_true (local.get $d))))))
+                (v128.or
+                  (i64x2.eq (local.get $a) (local.get $zero))
+                  (i64x2.eq (local.get $b) (local.get $zero)))
+                (v128.or
+                  (i64x2.eq (local.get $c) (local.get $zero))
+                  (i64x2.eq (local.get $d) (local.get $zero)))))))
         (v128.store offset=0 align=8 (local.get $ptr) (local.get $zero))
         (v128.store offset=16 align=8 (local.get $ptr) (local.get $zero))
         (v128.store offset=32 align=8 (local.get $ptr) (local.get $zero))
