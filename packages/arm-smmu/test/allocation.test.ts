@@ -5,7 +5,7 @@ import { PROT } from '@iommu-ts/page-table';
 import { describe, expect, test } from 'vitest';
 import { createArmSmmuIommu } from '../src/index.ts';
 
-const CALLS = 2_000_000;
+const CALLS = 700_000;
 
 /** Collections while `run` is called `CALLS` times, after a warm-up. */
 const collections = async (run: (i: number) => void): Promise<number> => {

@@ -11,12 +11,14 @@ const variant = (options: ArmSmmuSystemOptions): DriverHarness => ({
 });
 
 // Stage 1, 4 KiB granule, range invalidation.
-driverConformance(harness);
+driverConformance(harness, {
+  skip: { id_exhaustion: '65535 ASIDs; test/driver.test.ts uses up 8-bit ones' },
+});
 // Stage 1 without range invalidation, as the recorded Linux saw it, 16 KiB granule.
 driverConformance(variant({ preset: 'stage1', granuleLg2: 14 }), {
-  skip: { id_exhaustion: 'as many ASIDs as above, each with 16 KiB tables' },
+  skip: { id_exhaustion: '65535 ASIDs; test/driver.test.ts uses up 8-bit ones' },
 });
 // Stage 2 with VMIDs.
 driverConformance(variant({ preset: 'stage2' }), {
-  skip: { id_exhaustion: 'as many VMIDs as above there are ASIDs' },
+  skip: { id_exhaustion: '65535 VMIDs; test/driver.test.ts uses up 8-bit ASIDs' },
 });

@@ -26,7 +26,8 @@ const commandsOf = (system: ArmSmmuSystem, run: () => void): string[] => {
   let at = hardware.mmio.read32(0x98);
   const write32 = hardware.registers.write32.bind(hardware.registers);
   hardware.registers.write32 = (offset, value) => {
-    for (; offset === 0x98 && at !== value; at = (at + 1) & 0x1ff) {
+    const end = offset === 0x98 ? value : at;
+    for (; at !== end; at = (at + 1) & 0x1ff) {
       const entry = base + BigInt((at & 0xff) * 16);
       const words = [0n, 4n, 8n, 12n].map((i) => Number(memory.read(entry + i, 4)));
       const { name, fields } = decodeCommand(words);

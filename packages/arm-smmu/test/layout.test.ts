@@ -51,7 +51,7 @@ test('register offsets', () => {
   expect(smmu.REG).toEqual(OFFSETS);
   expect(Object.fromEntries(Object.entries(smmu.REGISTERS).map(([name, r]) => [name, r.offset]))).toEqual(OFFSETS);
   const wide = Object.entries(smmu.REGISTERS).filter(([, r]) => r.width === 8);
-  expect(wide.map(([name]) => name).sort()).toEqual([
+  expect(wide.map(([name]) => name).toSorted()).toEqual([
     'CMDQ_BASE',
     'EVENTQ_BASE',
     'EVENTQ_IRQ_CFG0',

@@ -149,7 +149,7 @@ describe('stage 1', () => {
         // Twice, so that the second round meets what the first has cached.
         for (const round of [1, 2]) {
           const got = Object.entries(kinds).filter(([, access]) => bare.access(0n, access) === 0);
-          expect(got.map(([name]) => name).sort(), `round ${round}`).toEqual(allowed.split(' ').sort());
+          expect(got.map(([name]) => name).toSorted(), `round ${round}`).toEqual(allowed.split(' ').toSorted());
         }
         expect(new Set(bare.events().map((e) => e[0]! & 0xffn))).toEqual(new Set([0x13n]));
       }
@@ -289,7 +289,7 @@ describe('stage 2', () => {
     const kinds = { ur: READ, uw: WRITE, ux: EXEC, pr: READ | PRIV, pw: WRITE | PRIV, px: EXEC | PRIV };
     for (let round = 0; round < 2; round++) {
       const got = Object.entries(kinds).filter(([, access]) => bare.access(0n, access) === 0);
-      expect(got.map(([name]) => name).sort()).toEqual(allowed.split(' ').filter(Boolean).sort());
+      expect(got.map(([name]) => name).toSorted()).toEqual(allowed.split(' ').filter(Boolean).toSorted());
     }
   });
 

@@ -137,7 +137,7 @@ export class CommandQueue {
       case CMD.TLBI_NSNH_ALL:
         this.#stats.invalidations++;
         if (!capabilities.hyp) this.#iotlb.invalidateAll();
-        else this.#iotlb.invalidateWhere((tag) => this.#tags.worldOf(tag) < WORLD.EL2);
+        else this.#dropWorlds(WORLD.EL1, WORLD.NESTED);
         return true;
       case CMD.SYNC:
         return this.#sync();
@@ -174,35 +174,49 @@ export class CommandQueue {
 
   /** CMD_TLBI_NH_…: stage 1 of EL1, also what is combined with stage 2 (4.4.2). */
   #tlbiStage1(opcode: number, vmid: number): boolean {
-    const iotlb = this.#iotlb;
+    const tags = this.#tags;
     const asid = this.#w[1]! >>> 16;
-    if (opcode === CMD.TLBI_NH_ALL) {
-      this.#stats.invalidations++;
-      iotlb.invalidateWhere((tag) => this.#isEl1(tag) && this.#tags.vmidOf(tag) === vmid);
-      return true;
-    }
+    this.first = 0;
+    this.last = LAST_PFN;
     if (opcode === CMD.TLBI_NH_ASID) {
-      this.#stats.invalidations++;
-      this.#byAsid(this.#tags.find(WORLD.EL1, vmid, asid));
-      this.#byAsid(this.#tags.find(WORLD.NESTED, vmid, asid));
-      return true;
+      this.#byAsid(tags.find(WORLD.EL1, vmid, asid));
+      this.#byAsid(tags.find(WORLD.NESTED, vmid, asid));
+    } else {
+      if (opcode !== CMD.TLBI_NH_ALL && !this.#range(true)) return false;
+      if (opcode !== CMD.TLBI_NH_VA) this.#dropEl1(vmid, false);
+      else {
+        this.#byRange(tags.find(WORLD.EL1, vmid, asid));
+        this.#byRange(tags.find(WORLD.NESTED, vmid, asid));
+        if (this.globals) this.#dropEl1(vmid, true);
+      }
     }
-    if (!this.#range(true)) return false;
     this.#stats.invalidations++;
-    const { first, last } = this;
-    if (opcode === CMD.TLBI_NH_VAA) {
-      iotlb.invalidateWhere((tag) => this.#isEl1(tag) && this.#tags.vmidOf(tag) === vmid, first, last);
-      return true;
+    return true;
+  }
+
+  /** CMD_TLBI_EL2_…: by CR2.E2H with or without ASID (4.4.2.7 …). */
+  #tlbiEl2(opcode: number): boolean {
+    const e2h = (this.#registers[REG.CR2 / 4]! & E2H) !== 0;
+    const asid = this.#w[1]! >>> 16;
+    if (opcode === CMD.TLBI_EL2_ALL) this.#dropWorlds(WORLD.EL2, WORLD.EL2_E2H);
+    else if (opcode === CMD.TLBI_EL2_ASID) {
+      if (e2h) this.#byAsid(this.#tags.find(WORLD.EL2_E2H, 0, asid));
+    } else {
+      if (!this.#range(true)) return false;
+      this.#dropEl2(e2h ? WORLD.EL2_E2H : WORLD.EL2, opcode === CMD.TLBI_EL2_VAA || !e2h ? -1 : asid);
     }
-    this.#byRange(this.#tags.find(WORLD.EL1, vmid, asid));
-    this.#byRange(this.#tags.find(WORLD.NESTED, vmid, asid));
-    if (this.globals) {
-      iotlb.invalidateWhere(
-        (tag, extra) => (extra & GLOBAL) !== 0 && this.#isEl1(tag) && this.#tags.vmidOf(tag) === vmid,
-        first,
-        last,
-      );
+    this.#stats.invalidations++;
+    return true;
+  }
+
+  /** CMD_TLBI_S12_VMALL and CMD_TLBI_S2_IPA (4.4.3); the latter leaves combined entries to the stage 1 commands. */
+  #tlbiStage2(opcode: number, vmid: number): boolean {
+    if (opcode === CMD.TLBI_S12_VMALL) this.#dropVmid(vmid);
+    else {
+      if (!this.#range(false)) return false;
+      this.#byRange(this.#tags.find(WORLD.S2, vmid, 0));
     }
+    this.#stats.invalidations++;
     return true;
   }
 
@@ -214,49 +228,45 @@ export class CommandQueue {
   /** Non-global entries of a tag. */
   #byAsid(tag: number): void {
     if (tag < 0) return;
-    if (this.globals) this.#iotlb.invalidateWhere((t, extra) => t === tag && (extra & GLOBAL) === 0);
+    if (this.globals) this.#dropNonGlobal(tag);
     else this.#iotlb.invalidateTag(tag);
   }
 
-  /** CMD_TLBI_EL2_…: by CR2.E2H with or without ASID (4.4.2.7 …). */
-  #tlbiEl2(opcode: number): boolean {
-    const iotlb = this.#iotlb;
-    const e2h = (this.#registers[REG.CR2 / 4]! & E2H) !== 0;
-    const world = e2h ? WORLD.EL2_E2H : WORLD.EL2;
-    const asid = this.#w[1]! >>> 16;
-    if (opcode === CMD.TLBI_EL2_ALL) {
-      this.#stats.invalidations++;
-      iotlb.invalidateWhere((tag) => this.#tags.worldOf(tag) >= WORLD.EL2);
-      return true;
-    }
-    if (opcode === CMD.TLBI_EL2_ASID) {
-      this.#stats.invalidations++;
-      if (e2h) this.#byAsid(this.#tags.find(world, 0, asid));
-      return true;
-    }
-    if (!this.#range(true)) return false;
-    this.#stats.invalidations++;
-    const anyAsid = opcode === CMD.TLBI_EL2_VAA || !e2h;
-    iotlb.invalidateWhere(
-      (tag, extra) =>
-        this.#tags.worldOf(tag) === world && (anyAsid || this.#tags.asidOf(tag) === asid || (extra & GLOBAL) !== 0),
-      this.first,
-      this.last,
-    );
-    return true;
+  // Rare scopes look at every entry. Their closures stand in methods of their own: a closure costs its captured variables
+  // at the entry of the function it stands in, whether it is reached or not.
+
+  #dropNonGlobal(tag: number): void {
+    this.#iotlb.invalidateWhere((t, extra) => t === tag && (extra & GLOBAL) === 0);
   }
 
-  /** CMD_TLBI_S12_VMALL and CMD_TLBI_S2_IPA (4.4.3); the latter leaves combined entries to the stage 1 commands. */
-  #tlbiStage2(opcode: number, vmid: number): boolean {
-    if (opcode === CMD.TLBI_S12_VMALL) {
-      this.#stats.invalidations++;
-      this.#iotlb.invalidateWhere((tag) => this.#tags.worldOf(tag) < WORLD.EL2 && this.#tags.vmidOf(tag) === vmid);
-      return true;
-    }
-    if (!this.#range(false)) return false;
-    this.#stats.invalidations++;
-    this.#byRange(this.#tags.find(WORLD.S2, vmid, 0));
-    return true;
+  /** Stage 1 of EL1 under `vmid` in the command's range, all ASIDs. */
+  #dropEl1(vmid: number, globalOnly: boolean): void {
+    const tags = this.#tags;
+    const matches = (tag: number, extra: number): boolean => {
+      const world = tags.worldOf(tag);
+      if ((world !== WORLD.EL1 && world !== WORLD.NESTED) || tags.vmidOf(tag) !== vmid) return false;
+      return !globalOnly || (extra & GLOBAL) !== 0;
+    };
+    this.#iotlb.invalidateWhere(matches, this.first, this.last);
+  }
+
+  /** One EL2 regime in the command's range; `asid` -1: any. Global entries match every ASID. */
+  #dropEl2(world: number, asid: number): void {
+    const tags = this.#tags;
+    const matches = (tag: number, extra: number): boolean =>
+      tags.worldOf(tag) === world && (asid < 0 || tags.asidOf(tag) === asid || (extra & GLOBAL) !== 0);
+    this.#iotlb.invalidateWhere(matches, this.first, this.last);
+  }
+
+  /** Everything of one VMID: both stages and combined. */
+  #dropVmid(vmid: number): void {
+    const tags = this.#tags;
+    this.#iotlb.invalidateWhere((tag) => tags.worldOf(tag) <= WORLD.NESTED && tags.vmidOf(tag) === vmid);
+  }
+
+  #dropWorlds(first: number, last: number): void {
+    const tags = this.#tags;
+    this.#iotlb.invalidateWhere((tag) => tags.worldOf(tag) >= first && tags.worldOf(tag) <= last);
   }
 
   /** Pages of the command's address: one address, or with IDR3.RIL a range (4.4.1.1). */
@@ -299,10 +309,5 @@ export class CommandQueue {
       default:
         return false;
     }
-  }
-
-  #isEl1(tag: number): boolean {
-    const world = this.#tags.worldOf(tag);
-    return world === WORLD.EL1 || world === WORLD.NESTED;
   }
 }

@@ -58,6 +58,14 @@ export class TableBase {
 /** What the structures say about one (StreamID, SubstreamID). Made once, filled again and again. */
 export class StreamConfig {
   valid = false;
+  /** The fields below say what {@link ste} and {@link cd} mean, whether {@link valid} or not. */
+  decoded = false;
+  /** Bytes that were decoded. */
+  readonly ste = new Int32Array(16);
+  readonly cd = new Int32Array(16);
+  /** CD table of the STE: log2 of its entries, and its format. */
+  cdMax = 0;
+  fmt = 0;
   sid = 0;
   /** PASID of the transaction, -1 without. */
   pasid = -1;
@@ -99,6 +107,11 @@ const STRTAB_LO = maskLo(STRTAB_BASE.ADDR);
 
 /** Value of a field that lies in one 32-bit word of a structure. */
 const get = (words: Int32Array, field: Field): number => fieldOfWord(words[field.lsb >> 5]!, field);
+
+const equal = (a: Int32Array, b: Int32Array): boolean => {
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
+  return true;
+};
 
 /** Is address `hi:…` beyond `bits` bits? (32 <= bits <= 52) */
 export const exceeds = (hi: number, bits: number): boolean => (bits === 32 ? hi : hi >>> (bits - 32)) !== 0;
@@ -144,6 +157,7 @@ export class StructureWalker {
 
   /** Fills `config` for a stream. @returns 0, or an event number. */
   walk(config: StreamConfig, sid: number, pasid: number): number {
+    const known = config.decoded && config.sid === sid && config.pasid === pasid;
     config.valid = false;
     config.sid = sid;
     config.pasid = pasid;
@@ -151,7 +165,23 @@ export class StructureWalker {
     this.stage2Fault = false;
     const event = this.#fetchSte(sid);
     if (event !== 0) return event;
-    return this.#decodeSte(config, pasid);
+    // The same bytes mean the same: comparing is several times cheaper than decoding.
+    if (known && equal(this.#ste, config.ste)) {
+      if (config.kind === KIND.S1 || config.kind === KIND.NESTED) {
+        const cdEvent = this.#fetchCd(config, config.kind === KIND.NESTED);
+        if (cdEvent !== 0) return cdEvent;
+        config.valid = equal(this.#cd, config.cd);
+      } else config.valid = true;
+      if (config.valid) return 0;
+    }
+    config.decoded = false;
+    const result = this.#decodeSte(config, pasid);
+    if (config.valid) {
+      config.decoded = true;
+      config.ste.set(this.#ste);
+      config.cd.set(this.#cd);
+    }
+    return result;
   }
 
   /** Linear or two-level stream table (3.3.1, 3.3.2). */
@@ -161,19 +191,20 @@ export class StructureWalker {
     const log2 = Math.min(fieldOfWord(cfg, STRTAB_BASE_CFG.LOG2SIZE), this.#capabilities.sidSize);
     let hi = registers[REG.STRTAB_BASE / 4 + 1]! & STRTAB_HI;
     let lo = registers[REG.STRTAB_BASE / 4]! & STRTAB_LO;
-    if (sid < 0 || sid >= 2 ** log2) return this.#badStreamId();
+    // Shifts, not powers: a power with a variable exponent is a call into the maths library.
+    if (sid < 0 || sid > 0xffff_ffff || (log2 < 32 && sid >>> log2 !== 0)) return this.#badStreamId();
     if (!this.#capabilities.twoLevel || fieldOfWord(cfg, STRTAB_BASE_CFG.FMT) !== 1) {
       return this.#indexed(hi, lo, log2 + 6, sid, 64) && this.#read(this.#ste, 16) ? 0 : EVENT.F_STE_FETCH;
     }
     const code = fieldOfWord(cfg, STRTAB_BASE_CFG.SPLIT);
     const split = code === 8 || code === 10 ? code : 6;
     const l1Log2 = Math.max(log2 - split, 0);
-    const upper = Math.floor(sid / 2 ** split);
+    const upper = sid >>> split;
     if (!this.#indexed(hi, lo, Math.max(l1Log2 + 3, 6), upper, 8) || !this.#read(this.#l1, 2)) return EVENT.F_STE_FETCH;
     const span = get(this.#l1, L1STD.Span);
-    const lower = sid % 2 ** split;
+    const lower = sid & ((1 << split) - 1);
     // Reserved and out-of-bounds spans leave the streams invalid (5.1.1).
-    if (span === 0 || span > split + 1 || lower >= 2 ** (span - 1)) return this.#badStreamId();
+    if (span === 0 || span > split + 1 || lower >>> (span - 1) !== 0) return this.#badStreamId();
     hi = this.#l1[1]! & L2PTR_HI;
     lo = this.#l1[0]! & L2PTR_LO;
     return this.#indexed(hi, lo, 5 + span, lower, 64) && this.#read(this.#ste, 16) ? 0 : EVENT.F_STE_FETCH;
@@ -187,8 +218,8 @@ export class StructureWalker {
   /** Fetch address of entry `index` of a table aligned to `2^alignLg2` bytes; the base's lower bits count as zero. */
   #indexed(hi: number, lo: number, alignLg2: number, index: number, bytes: number): boolean {
     const byte = index * bytes;
-    this.fetchLo = (alignLg2 >= 32 ? 0 : lo & -(2 ** alignLg2)) | byte | 0;
-    this.fetchHi = (alignLg2 > 32 ? hi & -(2 ** (alignLg2 - 32)) : hi) + Math.floor(byte / 0x1_0000_0000);
+    this.fetchLo = (alignLg2 >= 32 ? 0 : lo & (-1 << alignLg2)) | byte | 0;
+    this.fetchHi = (alignLg2 > 32 ? hi & (-1 << (alignLg2 - 32)) : hi) | (byte / 0x1_0000_0000);
     this.#paHi = this.fetchHi;
     this.#paLo = this.fetchLo;
     return true;
@@ -232,7 +263,7 @@ export class StructureWalker {
     if (s2 && !this.#stage2(config)) return EVENT.C_BAD_STE;
 
     // SubstreamID handling (3.3.2, 7.3.7, 7.3.9).
-    if (pasid >= 0 && (cdMax === 0 || pasid >= 2 ** cdMax)) return EVENT.C_BAD_SUBSTREAMID;
+    if (pasid >= 0 && (cdMax === 0 || pasid >>> cdMax !== 0)) return EVENT.C_BAD_SUBSTREAMID;
     const dss = cdMax > 0 ? get(ste, STE.S1DSS) : 2;
     if (cdMax > 0 && (pasid < 0 ? dss === 0 || dss === 3 : dss === 2 && pasid === 0)) return EVENT.F_STREAM_DISABLED;
     const translateS1 = s1 && !(pasid < 0 && dss === 1);
@@ -246,7 +277,9 @@ export class StructureWalker {
     const e2h = (this.#registers[REG.CR2 / 4]! & E2H) !== 0;
     const world = s2 ? WORLD.NESTED : strw === 0 ? WORLD.EL1 : e2h ? WORLD.EL2_E2H : WORLD.EL2;
     config.singlePrivilege = world === WORLD.EL2;
-    const event = this.#fetchCd(config, s2, Math.max(pasid, 0), cdMax, fmt);
+    config.cdMax = cdMax;
+    config.fmt = fmt;
+    const event = this.#fetchCd(config, s2);
     if (event !== 0) return event;
     if (!this.#stage1(config, world, vmid)) return EVENT.C_BAD_CD;
     config.valid = true;
@@ -280,8 +313,10 @@ export class StructureWalker {
   }
 
   /** CD by SubstreamID, linear or two-level (5.3); with stage 2 all pointers are IPAs. */
-  #fetchCd(config: StreamConfig, s2: boolean, ssid: number, cdMax: number, fmt: number): number {
+  #fetchCd(config: StreamConfig, s2: boolean): number {
     const ste = this.#ste;
+    const { cdMax, fmt } = config;
+    const ssid = Math.max(config.pasid, 0);
     let hi = ste[1]! & CONTEXT_PTR_HI;
     let lo = ste[0]! & CONTEXT_PTR_LO;
     let index = ssid;

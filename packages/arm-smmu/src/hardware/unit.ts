@@ -289,7 +289,10 @@ export class SmmuV3 implements IommuHardware {
   }
 
   #dropConfigs(): void {
-    for (const config of this.#configs) config.valid = false;
+    for (const config of this.#configs) {
+      config.valid = false;
+      config.decoded = false;
+    }
   }
 
   #defineIds(ids: SmmuIds): void {
