@@ -198,6 +198,9 @@ test('guarded registers are read-only while in use', () => {
     bare.w32(offset, ~value);
     expect(bare.r32(offset)).toBe(value);
   }
+  bare.w32(0x20, 0xc);
+  bare.w32(0x28, 0xffff_ffff | 0);
+  expect(bare.r32(0x28)).toBe(0xfc0); // the queues are on, the tables are free
   bare.w32(0x20, 0);
   expect(bare.r32(0x24)).toBe(0);
   bare.w32(0x28, 0xffff_ffff | 0);

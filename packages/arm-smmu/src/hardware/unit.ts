@@ -7,7 +7,7 @@ import { ACCESS, Iotlb, RegisterFile, TRANSLATE_OK } from '@iommu-ts/iommu-core'
 import type { HardwareStats, IommuHardware, IotlbOptions, MmioPort } from '@iommu-ts/iommu-core';
 import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
 import { CLASS, EVENT } from '../faults.ts';
-import { CR0, GBPA, IRQ_CTRL, REG, REGISTERS, REGISTER_BYTES } from '../registers.ts';
+import { CR0, CR1, GBPA, IRQ_CTRL, REG, REGISTERS, REGISTER_BYTES } from '../registers.ts';
 import { Capabilities } from './capabilities.ts';
 import type { SmmuIds } from './capabilities.ts';
 import { EventQueue } from './fault-queue.ts';
@@ -24,6 +24,8 @@ export const ABORT_SILENT = -1;
 const SMMUEN = maskLo(CR0.SMMUEN);
 const EVENTQEN = maskLo(CR0.EVENTQEN);
 const CMDQEN = maskLo(CR0.CMDQEN);
+const CR1_TABLE = maskLo(CR1.TABLE_SH) | maskLo(CR1.TABLE_OC) | maskLo(CR1.TABLE_IC);
+const CR1_QUEUE = maskLo(CR1.QUEUE_SH) | maskLo(CR1.QUEUE_OC) | maskLo(CR1.QUEUE_IC);
 const GBPA_UPDATE = maskLo(GBPA.Update);
 const GBPA_ABORT = maskLo(GBPA.ABORT);
 const EVENTQ_IRQEN = maskLo(IRQ_CTRL.EVENTQ_IRQEN);
@@ -329,8 +331,12 @@ export class SmmuV3 implements IommuHardware {
         // Without Update nothing changes; with it the update is complete at once (6.3.14.1).
         if ((lo & GBPA_UPDATE) !== 0) this.#words[REG.GBPA / 4] = lo & 0x001f_3f1f;
         return true;
-      case REG.CR1:
-        return (cr0 & (SMMUEN | EVENTQEN | CMDQEN)) !== 0;
+      case REG.CR1: {
+        // TABLE_… is guarded by SMMUEN, QUEUE_… by the queues' enables.
+        const open = ((cr0 & SMMUEN) === 0 ? CR1_TABLE : 0) | ((cr0 & (EVENTQEN | CMDQEN)) === 0 ? CR1_QUEUE : 0);
+        this.#words[REG.CR1 / 4] = (this.#words[REG.CR1 / 4]! & ~open) | (lo & open);
+        return true;
+      }
       case REG.CR2:
       case REG.STRTAB_BASE:
       case REG.STRTAB_BASE + 4:
