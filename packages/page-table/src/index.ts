@@ -17,7 +17,7 @@ export type { AttributeRule, FormatSize, FormatSpec, PermissionTest } from './fo
 export type { HwInfo, PageTableConfig, PageTableFeatures, TableGeometry } from './config.ts';
 export { GatherRecord } from './gather.ts';
 export { PageTable } from './page-table.ts';
-export type { AttachConfig } from './page-table.ts';
+export { NOT_MAPPED, iovaToPhysBatch, mapBatch, unmapBatch } from './batch.ts';
 export type { WalkRecord, WalkStep } from './walk.ts';
 export type { EntryFields, LeafProt } from './decode.ts';
 export type { Leaf, TableInfo } from './iterate.ts';

@@ -18,12 +18,6 @@ import { unmapGeneric, unmapIo, unmapPagesIo } from './unmap.ts';
 import { lookUp, walkRecord } from './walk.ts';
 import type { WalkRecord } from './walk.ts';
 
-/** What {@link PageTable.attach} needs to know beside the format. */
-export interface AttachConfig extends PageTableConfig {
-  /** Address of the top table; several for DART, in the order of its TTBRs. */
-  readonly root: bigint | readonly bigint[];
-}
-
 /**
  * One I/O page table: builds and changes the tables in emulated memory, looks IOVAs up, and takes entries apart.
  *
@@ -47,11 +41,6 @@ export class PageTable extends TableState {
     const roots = typeof root === 'bigint' ? [root] : root;
     for (const address of roots) checkU64(address, 'root');
     return new PageTable(null, config, { memory, roots: roots.map((address) => pfnOf(address)) });
-  }
-
-  /** {@link open} with the address in the configuration. */
-  static attach(memory: PhysicalMemory, config: AttachConfig): PageTable {
-    return PageTable.open(memory, config, config.root);
   }
 
   /** Address of the top table (of the first one where there are several). */
