@@ -1,4 +1,5 @@
 /** Rows of the page-table engine alone, for one format: what the kernel's C figures are about. */
+import { hi32, lo32 } from '@iommu-ts/bits';
 import type { FormatVariant } from '@iommu-ts/iommu-core';
 import { BuddySource, IommuPages } from '@iommu-ts/iommu-pages';
 import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
@@ -60,8 +61,8 @@ export class TableRig {
       this.renew();
     }
     const iova = config.ttbr1 === true ? (1n << 64n) - (1n << BigInt(config.ias)) + firstIova : firstIova;
-    this.iovaHi = Number(BigInt.asIntN(32, iova >> 32n));
-    this.iovaLo = Number(BigInt.asIntN(32, iova));
+    this.iovaHi = hi32(iova) | 0;
+    this.iovaLo = lo32(iova) | 0;
   }
 
   /** Maps `bytes` from the first IOVA, `chunk` bytes a call. @throws Error when a call fails. */
