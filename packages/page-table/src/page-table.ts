@@ -26,10 +26,11 @@ import type { WalkRecord } from './walk.ts';
  */
 export class PageTable extends TableState {
   /**
-   * Allocates the top table(s).
+   * Allocates the top table(s). `existing` is for {@link open}.
    * @throws IommuError `EINVAL` for a configuration the format does not have, `ENOMEM` when there is no page.
    */
   constructor(pages: IommuPages | null, config: PageTableConfig, existing: Existing | null = null) {
+    if (pages === null && existing === null) throw new TypeError('"pages" expected IommuPages, got null');
     super(pages, config, existing);
   }
 

@@ -92,129 +92,139 @@ export interface Existing {
  * keeps the field as a tagged value for good and tests it at each use (a look-up took 33 ns instead of 24, measured).
  */
 export class TableState {
+  /** The format. */
   declare readonly format: PageTableFormat;
+  /** Features as configured, all named. */
   declare readonly features: PageTableFeatures;
+  /** Width of an IOVA in bits. */
   declare readonly ias: number;
+  /** Width of an output address in bits. */
   declare readonly oas: number;
+  /** Page sizes in use, as a bitmap (bit n = 2^n bytes). */
   declare readonly pageSizes: bigint;
+  /** NUMA node of the tables, -1: none in particular. */
   declare readonly node: number;
+  /** Allocator of the tables; null for a table that is open for reading. */
   declare readonly pages: IommuPages | null;
+  /** Memory that the tables lie in. */
   declare readonly memory: PhysicalMemory;
-  readonly sync: ((gather: GatherRecord) => void) | null;
-  readonly flush: ((pfn: number, byteOffset: number, bytes: number) => void) | null;
-  readonly topChanged: (() => void) | null;
-  /** For maps that come without a gather and must free tables. */
+  /** @internal */ declare readonly sync: ((gather: GatherRecord) => void) | null;
+  /** @internal */ declare readonly flush: ((pfn: number, byteOffset: number, bytes: number) => void) | null;
+  /** @internal */ declare readonly topChanged: (() => void) | null;
+  /** For maps that come without a gather and must free tables. @internal */
   readonly ownGather = new GatherRecord();
-  /** Tables collected by the present step, on their way to the front of a gather's list. */
+  /** Tables collected by the present step, on their way to the front of a gather's list. @internal */
   readonly scratch = new IommuPagesList();
 
-  declare readonly rules: number;
+  /** @internal */ declare readonly rules: number;
+  /** Smallest page as a power of two, and in bytes. */
   declare readonly granuleLg2: number;
   declare readonly granuleBytes: number;
-  declare readonly granuleMask: number;
-  declare readonly bits: number;
-  declare readonly indexMask: number;
-  declare readonly leafSpanLg2: number;
-  /** Bytes that a table of level 0 covers, less one. */
+  /** @internal */ declare readonly granuleMask: number;
+  /** @internal */ declare readonly bits: number;
+  /** @internal */ declare readonly indexMask: number;
+  /** @internal */ declare readonly leafSpanLg2: number;
+  /** Bytes that a table of level 0 covers, less one. @internal */
   declare readonly spanMask: number;
-  /** The second smallest page size in use (2^31 when there is none below it). */
+  /** The second smallest page size in use (2^31 when there is none below it). @internal */
   declare readonly secondBytes: number;
-  declare readonly oaMaskLo: number;
-  declare readonly oaMaskHi: number;
-  declare readonly oaShift: number;
-  declare readonly foldLo: number;
-  declare readonly foldWriteLo: number;
-  /** Output addresses count on linearly up to a multiple of 2^this only. */
+  /** @internal */ declare readonly oaMaskLo: number;
+  /** @internal */ declare readonly oaMaskHi: number;
+  /** @internal */ declare readonly oaShift: number;
+  /** @internal */ declare readonly foldLo: number;
+  /** @internal */ declare readonly foldWriteLo: number;
+  /** Output addresses count on linearly up to a multiple of 2^this only. @internal */
   declare readonly oaLimitLg2: number;
-  declare readonly presentLo: number;
-  declare readonly presentHi: number;
-  declare readonly typeMask: number;
-  declare readonly tableType: number;
-  declare readonly tableStep: number;
-  declare readonly contig: number;
-  declare readonly tableLo: number;
-  declare readonly tableHi: number;
-  declare readonly attributes: Int32Array;
-  /** What all leaves of one entry have in common and tables have not: lets runs be cleared without a look at each. */
+  /** @internal */ declare readonly presentLo: number;
+  /** @internal */ declare readonly presentHi: number;
+  /** @internal */ declare readonly typeMask: number;
+  /** @internal */ declare readonly tableType: number;
+  /** @internal */ declare readonly tableStep: number;
+  /** @internal */ declare readonly contig: number;
+  /** @internal */ declare readonly tableLo: number;
+  /** @internal */ declare readonly tableHi: number;
+  /** @internal */ declare readonly attributes: Int32Array;
+  /** What all leaves of one entry have in common and tables have not: lets runs be cleared without a look at each. @internal */
   declare readonly pageMaskLo: number;
-  declare readonly pageValueLo: number;
-  declare readonly blockMaskLo: number;
-  declare readonly blockValueLo: number;
-  declare readonly leafMaskHi: number;
-  /** Bits of a level-0 leaf that tell of a contiguous one, with `leafMaskHi`. */
+  /** @internal */ declare readonly pageValueLo: number;
+  /** @internal */ declare readonly blockMaskLo: number;
+  /** @internal */ declare readonly blockValueLo: number;
+  /** @internal */ declare readonly leafMaskHi: number;
+  /** Bits of a level-0 leaf that tell of a contiguous one, with `leafMaskHi`. @internal */
   declare readonly contigLo: number;
-  /** What all table entries have in the low word, without their level. */
+  /** What all table entries have in the low word, without their level. @internal */
   declare readonly entryMaskLo: number;
-  declare readonly entryValueLo: number;
-  /** Level whose leaves have 2^n bytes, for n below 32 and levels above 0; 0: there is none, or the size is not in use. */
+  /** @internal */ declare readonly entryValueLo: number;
+  /** Level whose leaves have 2^n bytes, for n below 32 and levels above 0; 0: there is none, or the size is not in use. @internal */
   declare readonly levelOfLg2: Int8Array;
-  declare readonly sizesLo: number;
-  declare readonly sizesHi: number;
-  declare readonly granuleAllowed: number;
-  declare readonly forceWriteable: number;
-  declare readonly noGaps: number;
-  /** IOVA bits that must be all clear (`lowOk`) or all set (`highOk`). */
+  /** @internal */ declare readonly sizesLo: number;
+  /** @internal */ declare readonly sizesHi: number;
+  /** @internal */ declare readonly granuleAllowed: number;
+  /** @internal */ declare readonly forceWriteable: number;
+  /** @internal */ declare readonly noGaps: number;
+  /** IOVA bits that must be all clear (`lowOk`) or all set (`highOk`). @internal */
   declare readonly iasMaskLo: number;
-  declare readonly iasMaskHi: number;
-  declare readonly lowOk: number;
-  declare readonly highOk: number;
-  /** Output address bits that must be clear. */
+  /** @internal */ declare readonly iasMaskHi: number;
+  /** @internal */ declare readonly lowOk: number;
+  /** @internal */ declare readonly highOk: number;
+  /** Output address bits that must be clear. @internal */
   declare readonly oasMaskLo: number;
-  declare readonly oasMaskHi: number;
-  declare readonly dynamicTop: number;
+  /** @internal */ declare readonly oasMaskHi: number;
+  /** @internal */ declare readonly dynamicTop: number;
 
+  /** Level of the top table now, 0 = lowest. */
   declare topLevel: number;
-  declare topBits: number;
-  declare topMask: number;
-  /** IOVA bits above what the present top covers; must be clear, or set with {@link highOk}. */
+  /** @internal */ declare topBits: number;
+  /** @internal */ declare topMask: number;
+  /** IOVA bits above what the present top covers; must be clear, or set with {@link highOk}. @internal */
   coverMaskLo = 0;
-  coverMaskHi = 0;
-  /** Where the top table's index begins in the IOVA, and what its table entries have under `walkMaskLo`. */
+  /** @internal */ coverMaskHi = 0;
+  /** Where the top table's index begins in the IOVA, and what its table entries have under `walkMaskLo`. @internal */
   topShift = 0;
-  topType = 0;
-  /** What a look-up tests of the low word of a table entry; {@link topType} counts down by the format's step a level. */
+  /** @internal */ topType = 0;
+  /** What a look-up tests of the low word of a table entry; {@link topType} counts down by the format's step a level. @internal */
   walkMaskLo = 0;
+  /** How often the top was replaced by a higher one. */
   topChanges = 0;
   /** Page frame numbers of the top tables. */
   declare readonly rootPfns: number[];
   declare readonly rootCount: number;
-  rootHi = 0;
-  rootLo = 0;
+  /** @internal */ rootHi = 0;
+  /** @internal */ rootLo = 0;
 
-  /** The flat RAM range that the tables lie in (`homeWords` is empty when there is none). */
+  /** The flat RAM range that the tables lie in (`homeWords` is empty when there is none). @internal */
   homeWords: Int32Array = NO_WORDS;
-  homeHi = 0;
-  homeLo = 0;
-  homeLength = 0;
-  /** High word of every table entry that points into the home range. */
+  /** @internal */ homeHi = 0;
+  /** @internal */ homeLo = 0;
+  /** @internal */ homeLength = 0;
+  /** High word of every table entry that points into the home range. @internal */
   walkHi = 0;
-  /** Word of `homeWords` where the only top table begins, or -1. */
+  /** Word of `homeWords` where the only top table begins, or -1. @internal */
   rootWord = -1;
-  bulk: WasmBulk | null = null;
+  /** @internal */ bulk: WasmBulk | null = null;
 
-  /** Last table of level 0 found by a map or unmap; forgotten whenever a table is freed or the top changes. */
+  /** Last table of level 0 found by a map or unmap; forgotten whenever a table is freed or the top changes. @internal */
   cacheView: Int32Array = NO_WORDS;
-  cacheAt = -1;
-  cacheMask = 0;
-  cacheHi = 0;
-  cacheLo = 0;
-  cachePfn = 0;
+  /** @internal */ cacheAt = -1;
+  /** @internal */ cacheMask = 0;
+  /** @internal */ cacheHi = 0;
+  /** @internal */ cacheLo = 0;
+  /** @internal */ cachePfn = 0;
 
-  /** Slots: the table found by `find`, and its address. */
+  /** Slots: the table found by `find`, and its address. @internal */
   view: Int32Array = NO_WORDS;
-  at = 0;
-  tableHi32 = 0;
-  tableLo32 = 0;
-  stopLevel = 0;
-  /** Slots: a 64-bit value. */
+  /** @internal */ at = 0;
+  /** @internal */ tableHi32 = 0;
+  /** @internal */ tableLo32 = 0;
+  /** Slots: a 64-bit value. @internal */
   hi = 0;
-  lo = 0;
-  /** Slots of the unmap recursion: present IOVA and last IOVA. */
+  /** @internal */ lo = 0;
+  /** Slots of the unmap recursion: present IOVA and last IOVA. @internal */
   curHi = 0;
-  curLo = 0;
-  lastHi = 0;
-  lastLo = 0;
-  /** Bytes unmapped so far. */
+  /** @internal */ curLo = 0;
+  /** @internal */ lastHi = 0;
+  /** @internal */ lastLo = 0;
+  /** Bytes unmapped so far. @internal */
   unmapped = 0;
 
   /** Bytes mapped by the last map, also when it failed. */
@@ -338,7 +348,7 @@ export class TableState {
     this.setTop(topLevel);
   }
 
-  /** Takes `rootPfns[0]` as the top table at `level`, and settles what it covers. */
+  /** Takes `rootPfns[0]` as the top table at `level`, and settles what it covers. @internal */
   setTop(level: number): void {
     this.topLevel = level;
     this.topShift = this.granuleLg2 + level * this.bits;
@@ -373,7 +383,7 @@ export class TableState {
     }
   }
 
-  /** True when the IOVA lies in what the present top covers. */
+  /** True when the IOVA lies in what the present top covers. @internal */
   inRange(hi: number, lo: number): boolean {
     const maskHi = this.coverMaskHi;
     const maskLo = this.coverMaskLo;
@@ -384,7 +394,7 @@ export class TableState {
     return this.highOk !== 0 && upHi === maskHi && upLo === maskLo;
   }
 
-  /** Finds the words of the table at `hi:lo`: sets `view` and `at`; false when it is not RAM. */
+  /** Finds the words of the table at `hi:lo`: sets `view` and `at`; false when it is not RAM. @internal */
   locate(hi: number, lo: number): boolean {
     const word = ((lo - this.homeLo) | 0) >>> 2;
     const borrow = lo >>> 0 < this.homeLo >>> 0 ? 1 : 0;
@@ -401,7 +411,7 @@ export class TableState {
     return true;
   }
 
-  /** Address of the table that an entry points to, into `hi` and `lo`. */
+  /** Address of the table that an entry points to, into `hi` and `lo`. @internal */
   tableOf(entryHi: number, entryLo: number): void {
     const lo = entryLo & this.oaMaskLo;
     const shift = this.oaShift;
@@ -409,14 +419,14 @@ export class TableState {
     this.hi = ((entryHi & this.oaMaskHi) << shift) | ((lo >>> (31 - shift)) >>> 1) | ((entryLo & this.foldLo) << 4);
   }
 
-  /** Entry bits of an output address, into `hi` and `lo`. */
+  /** Entry bits of an output address, into `hi` and `lo`. @internal */
   encodeOa(oaHi: number, oaLo: number): void {
     const shift = this.oaShift;
     this.lo = (((oaLo >>> shift) | ((oaHi << (31 - shift)) << 1)) & this.oaMaskLo) | ((oaHi >>> 4) & this.foldWriteLo);
     this.hi = (oaHi >>> shift) & this.oaMaskHi;
   }
 
-  /** A new zeroed table of `bytes`, or -1. */
+  /** A new zeroed table of `bytes`, or -1. @internal */
   allocTable(bytes: number): number {
     const pfn = this.pages!.allocPagesNodeSz(this.node, bytes);
     if (pfn !== NO_PAGE && this.flush !== null) this.flush(pfn, 0, bytes);
