@@ -95,8 +95,13 @@ export const run = async (
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
     const { code, message } = error as { code?: string; message: string };
-    if (code !== 'EFORMAT') throw error;
-    io.err(`iommu: ${message}\n`);
-    return 2;
+    if (code === 'EFORMAT') {
+      io.err(`iommu: ${message}\n`);
+      return 2;
+    }
+    // A mistake of this program: one line too, and the place where it happened for those who ask.
+    io.err(`iommu: internal error: ${message}\n`);
+    if (process.env['DEBUG'] !== undefined) io.err(`${(error as Error).stack}\n`);
+    return 70;
   }
 };

@@ -8,7 +8,7 @@ import type { Parts } from '../src/cli.ts';
 import { goldenClaims } from '../src/goldens.ts';
 import { harnesses } from '../src/harnesses.ts';
 
-export const FIXTURES = fileURLToPath(new URL('../../../packages/conformance/fixtures', import.meta.url));
+const FIXTURES = fileURLToPath(new URL('../../../packages/conformance/fixtures', import.meta.url));
 export const fixture = (name: string): string => path.join(FIXTURES, name);
 
 export interface Outcome {

@@ -195,6 +195,43 @@ test('clipped: memory that reaches over the physical width, and more than the ap
   expect(large.clipped).toBe(1);
 });
 
+test('large and odd mappings: a whole address space, one byte, no alignment', () => {
+  const rows: Row[] = [attach(1)];
+  for (const [iova, pa, size] of [
+    [0n, 0n, 1n << 33n],
+    [1n << 40n, 1n << 30n, 1n << 45n],
+    [0n, (1n << 64n) - 4096n, 4096n],
+    [0x7777n, 0x3333n, 0x5555n],
+    [0x7777n, 0x3333n, 1n],
+  ] as const) {
+    rows.push(map(iova, pa, size), unmap(iova, size));
+  }
+  for (const { name } of harnesses) {
+    const result = play(name, rows);
+    right(result);
+    expect(result.dmaChecked).toBeGreaterThan(12);
+    expect(result.mappedBytes.now).toBe(0);
+    expect(result.refusals['map: physical address beyond the width']).toBe(1);
+  }
+});
+
+test('what a driver throws is a wrong result, told with its line', () => {
+  const sound = by('amd');
+  const throwing: DriverHarness = {
+    ...sound,
+    createSystem: (options) => {
+      const system = sound.createSystem(options);
+      system.driver.attach = () => {
+        throw new Error('the queue is on fire');
+      };
+      return system;
+    },
+  };
+  expect(play(throwing, [attach(1), map(0x4000_0000n, 0x10_0000n, 0x4000n)]).told).toContain(
+    'line 1: threw: the queue is on fire',
+  );
+});
+
 describe('streams', () => {
   test('by order of first attach where ids are narrower, and no more than there are', () => {
     const rows: Row[] = [];

@@ -34,7 +34,7 @@ class ToyMmio {
   }
 }
 
-export class ToyHardware implements IommuHardware {
+class ToyHardware implements IommuHardware {
   readonly name = 'toy';
   readonly memory: PhysicalMemory;
   readonly mmio = new ToyMmio();

@@ -4,8 +4,9 @@ import type { Random } from '@iommu-ts/conformance';
 import type { DmaResult, DriverHarness, FaultEvent, IommuSystem } from '@iommu-ts/iommu-core';
 import { PROT } from '@iommu-ts/page-table';
 import type { DomainBook, Piece } from './bookkeeping.ts';
-import { covers } from './layout.ts';
-import type { Doorbells, Span, Survey } from './layout.ts';
+import { X86_MSI, covers } from './layout.ts';
+import type { Doorbells, Layout, Span } from './layout.ts';
+import { hasX86Window } from './placement.ts';
 
 /** The kinds of refusal that a replay provokes. */
 type Kind = 'notConfigured' | 'notPresent' | 'permission';
@@ -22,6 +23,8 @@ export class Checker {
   readonly #doorbells: Doorbells;
   readonly #ram: readonly Span[];
   readonly #mmio: readonly Span[];
+  /** The unit keeps DMA out of the x86 interrupt window, or makes interrupts of it. */
+  readonly #window: boolean;
   /** DMA transfers compared, and their bytes. */
   dmaChecked = 0;
   bytesChecked = 0;
@@ -34,13 +37,14 @@ export class Checker {
   /** Line of the event that is being played, for messages. */
   line = 0;
 
-  constructor(harness: DriverHarness, system: IommuSystem, random: Random, doorbells: Doorbells, surveyed: Survey) {
+  constructor(harness: DriverHarness, system: IommuSystem, random: Random, layout: Layout) {
     this.#harness = harness;
     this.#system = system;
     this.#random = random;
-    this.#doorbells = doorbells;
-    this.#ram = surveyed.ram;
-    this.#mmio = surveyed.mmio;
+    this.#doorbells = layout.doorbells;
+    this.#ram = layout.ram;
+    this.#mmio = layout.mmio;
+    this.#window = hasX86Window(system.driver.reservedRegions());
   }
 
   /** Reads and writes at both ends of a mapping and at `inside` random places, by an attached requester. */
@@ -49,7 +53,7 @@ export class Checker {
     const size = Number(piece.t1 - piece.t0);
     const edge = Math.min(size, 64);
     this.#at(piece, requester, start, edge);
-    this.#at(piece, requester, start + BigInt(size - edge), edge);
+    this.#at(piece, requester, piece.t1 + piece.shift - BigInt(edge), edge);
     for (let i = 0; i < inside; i++) {
       const length = 1 + this.#random.below(Math.min(size, MAX_DMA));
       this.#at(piece, requester, start + BigInt(this.#random.below(size - length + 1)), length);
@@ -62,6 +66,7 @@ export class Checker {
     const write = (piece.prot & PROT.WRITE) !== 0;
     const read = (piece.prot & PROT.READ) !== 0 || (write && !info.writeOnly);
     const pa = iova + piece.paShift;
+    if (this.#window && pa < X86_MSI.end && pa + BigInt(length) > X86_MSI.start) return;
     if (covers(this.#mmio, pa, pa + 1n)) {
       if (write) this.#ring(requester, iova, pa);
       if (read) this.#load(requester, iova, pa);

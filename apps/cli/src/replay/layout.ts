@@ -2,7 +2,6 @@
  * Physical memory for a replay: RAM under every address of the trace that is RAM, stubs under doorbells and other
  * addresses that are not, and RAM for our own tables and queues above all of them.
  */
-import { IommuError, hex } from '@iommu-ts/bits';
 import { PhysicalMemory } from '@iommu-ts/iommu-pages';
 import { PROT } from '@iommu-ts/page-table';
 import type { Trace } from './trace.ts';
@@ -16,8 +15,8 @@ export interface Span {
 const PAGE = 4096n;
 const MIB2 = 0x20_0000n;
 const GIB = 1n << 30n;
-/** Room for tables and queues. */
-const TABLE_ROOM = GIB;
+/** Room for tables and queues: the first of these that fits. */
+const TABLE_ROOMS = [GIB, 0x1000_0000n, 0x400_0000n, 0x100_0000n] as const;
 /** Interrupt messages of x86 (Intel SDM vol. 3, 11.11.1): never RAM. */
 export const X86_MSI: Span = { start: 0xfee0_0000n, end: 0xfef0_0000n };
 
@@ -54,6 +53,9 @@ const subtract = (spans: readonly Span[], holes: readonly Span[]): Span[] => {
 
 /** What the physical addresses of a trace are. */
 export interface Survey {
+  /** Stretches that mappings lead to. */
+  readonly seen: readonly Span[];
+  /** RAM: everything between the lowest and the highest of them that is no device. */
   readonly ram: readonly Span[];
   readonly mmio: readonly Span[];
 }
@@ -66,20 +68,21 @@ export const survey = (trace: Trace): Survey => {
   for (const event of trace.events) {
     if (event.op !== 'map') continue;
     const span = { start: floor(event.pa, PAGE), end: ceil(event.pa + event.size, PAGE) };
-    const msi = span.start < X86_MSI.end && span.end > X86_MSI.start;
-    spans.push({ span, mmio: msi || (event.prot & PROT.MMIO) !== 0 });
+    spans.push({ span, mmio: (event.prot & PROT.MMIO) !== 0 });
     maps++;
     if (event.pa >= GIB) high++;
   }
   // Text without permissions: a machine whose RAM begins at 1 GiB or above has devices below it (Arm, RISC-V boards).
   const devicesBelow = !trace.hasProt && high > 0 && high >= 0.95 * maps;
   const isMmio = (s: { span: Span; mmio: boolean }): boolean => s.mmio || (devicesBelow && s.span.start < GIB);
-  const mmio = joinSpans(spans.filter((s) => isMmio(s)).map((s) => s.span));
-  // A whole stretch around the RAM that was seen: neighbours of a page are mapped too where granules are larger.
+  const devices = spans.filter((s) => isMmio(s)).map((s) => s.span);
+  const msi = spans.some(({ span }) => span.start < X86_MSI.end && span.end > X86_MSI.start);
+  const mmio = joinSpans(msi ? [...devices, X86_MSI] : devices);
   const seen = joinSpans(
     spans.filter((s) => !isMmio(s)).map(({ span }) => ({ start: floor(span.start, MIB2), end: ceil(span.end, MIB2) })),
   );
-  return { ram: subtract(seen, mmio), mmio };
+  const whole = seen.length === 0 ? [] : [{ start: seen[0]!.start, end: seen.at(-1)!.end }];
+  return { seen, ram: subtract(whole, mmio), mmio };
 };
 
 /** One store that a stub has seen. */
@@ -110,6 +113,10 @@ export class Doorbells {
 export interface Layout {
   readonly memory: PhysicalMemory;
   readonly doorbells: Doorbells;
+  /** RAM of the trace: where DMA may go. */
+  readonly ram: readonly Span[];
+  /** Its doorbells and other devices. */
+  readonly mmio: readonly Span[];
   /** Where tables and queues lie. */
   readonly tables: { readonly base: bigint; readonly size: bigint };
 }
@@ -118,35 +125,32 @@ export interface Layout {
 export const covers = (spans: readonly Span[], start: bigint, end: bigint): boolean =>
   spans.some((s) => s.start <= start && end <= s.end);
 
-/** First address for the tables: above everything of the trace that a unit with `oas` address bits can reach at all. */
-const tableBase = (surveyed: Survey, oas: number): bigint => {
+/** Place for the tables: above everything of the trace that a unit with `oas` address bits can reach at all. */
+const tableRoom = (surveyed: Survey, oas: number): { readonly base: bigint; readonly size: bigint } => {
   const limit = 1n << BigInt(oas);
-  const taken = joinSpans([...surveyed.ram, ...surveyed.mmio]).filter((s) => s.start < limit);
-  let base = ceil(taken.at(-1)?.end ?? 0n, GIB);
-  if (base + TABLE_ROOM <= limit) return base;
-  // No room above: the highest gap that is large enough.
-  for (let i = taken.length - 1; i >= 0; i--) {
-    const floorOfGap = ceil(i === 0 ? 0n : taken[i - 1]!.end, GIB);
-    base = floor(taken[i]!.start, GIB) - TABLE_ROOM;
-    if (base >= floorOfGap) return base;
-  }
-  throw new IommuError('ENOSPC', `no room for tables below ${hex(limit)} beside the memory of the trace`, { limit });
-};
-
-/** Lays out memory for a unit whose physical addresses have `oas` bits. @throws IommuError `ENOSPC` without room for tables. */
-export const layOut = (surveyed: Survey, oas: number): Layout => {
-  const base = tableBase(surveyed, oas);
-  const memory = new PhysicalMemory();
-  const tables = { base, size: TABLE_ROOM };
-  for (const { start, end } of surveyed.ram) {
-    for (const part of subtract([{ start, end }], [{ start: base, end: base + TABLE_ROOM }])) {
-      memory.addRam({ base: part.start, size: part.end - part.start, kind: 'sparse' });
+  const taken = joinSpans([...surveyed.seen, ...surveyed.mmio]).filter((s) => s.start < limit);
+  for (const size of TABLE_ROOMS) {
+    const above = ceil(taken.at(-1)?.end ?? 0n, size);
+    if (above + size <= limit) return { base: above, size };
+    // No room above: the highest gap that is large enough.
+    for (let i = taken.length - 1; i >= 0; i--) {
+      const base = floor(taken[i]!.start, size) - size;
+      if (base >= (i === 0 ? 0n : taken[i - 1]!.end)) return { base, size };
     }
   }
-  memory.addRam({ base, size: TABLE_ROOM, kind: 'sparse' });
+  // The trace maps all there is: the top is ours, and DMA to it is not asked for.
+  return { base: limit - GIB, size: GIB };
+};
+
+/** Lays out memory for a unit whose physical addresses have `oas` bits. */
+export const layOut = (surveyed: Survey, oas: number): Layout => {
+  const tables = tableRoom(surveyed, oas);
+  const room = { start: tables.base, end: tables.base + tables.size };
+  const memory = new PhysicalMemory([{ base: tables.base, size: tables.size }]);
+  const ram = subtract(surveyed.ram, [room]);
+  for (const { start, end } of ram) memory.addRam({ base: start, size: end - start, kind: 'sparse' });
   const doorbells = new Doorbells();
-  for (const { start, end } of surveyed.mmio) {
-    if (start < base + TABLE_ROOM && end > base) continue;
+  for (const { start, end } of subtract(surveyed.mmio, [room])) {
     memory.addMmio({
       name: 'doorbell',
       base: start,
@@ -157,5 +161,5 @@ export const layOut = (surveyed: Survey, oas: number): Layout => {
       },
     });
   }
-  return { memory, doorbells, tables };
+  return { memory, doorbells, ram, mmio: subtract(surveyed.mmio, [room]), tables };
 };

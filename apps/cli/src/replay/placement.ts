@@ -99,6 +99,10 @@ export class IovaSpace {
   }
 }
 
+/** True for a unit that takes x86 interrupt messages out of the address space. */
+export const hasX86Window = (reserved: readonly ReservedRegion[]): boolean =>
+  reserved.some((r) => r.type === 'msi' && r.start === X86_MSI.start);
+
 /**
  * Finds and reserves the place; a string is the reason why there is none.
  * @param keep take the event's own IOVA where the driver can (`--iova keep`)
@@ -115,8 +119,7 @@ export const place = (
   const { iova, pa } = request;
   if (pa >= limit) return 'physical address beyond the width';
   // x86 units take these addresses for interrupt messages: no translation may lead there (VT-d 3.14).
-  const x86 = reserved.some((r) => r.type === 'msi' && r.start === X86_MSI.start);
-  if (x86 && pa < X86_MSI.end && pa + request.size > X86_MSI.start) {
+  if (hasX86Window(reserved) && pa >= X86_MSI.start && pa + request.size <= X86_MSI.end) {
     return "physical address in the unit's interrupt window";
   }
   let kept = request.size;

@@ -6,7 +6,7 @@ import { BuddySource, IommuPages } from '@iommu-ts/iommu-pages';
 import { DomainBook, UNCHECKED } from './bookkeeping.ts';
 import type { Piece } from './bookkeeping.ts';
 import { Checker } from './checks.ts';
-import type { Layout, Span, Survey } from './layout.ts';
+import type { Layout, Span } from './layout.ts';
 import { OpLog } from './op-log.ts';
 import { IovaSpace, place, tracedIovas } from './placement.ts';
 import type { DriverResult, ReplayOptions, SeriesPoint } from './result.ts';
@@ -68,7 +68,7 @@ export class DriverPlayer {
   readonly #counts = { maps: 0, unmaps: 0, attaches: 0, moved: 0, clipped: 0, widened: 0, cut: 0, refused: 0 };
   readonly #refusals = new Map<string, number>();
 
-  constructor(harness: DriverHarness, trace: Trace, layout: Layout, surveyed: Survey, options: ReplayOptions) {
+  constructor(harness: DriverHarness, trace: Trace, layout: Layout, options: ReplayOptions) {
     this.#harness = harness;
     this.#trace = trace;
     this.#options = options;
@@ -76,7 +76,7 @@ export class DriverPlayer {
     this.#info = this.#system.driver.info;
     this.#reserved = this.#system.driver.reservedRegions();
     this.#random = new Random(options.seed);
-    this.#checker = new Checker(harness, this.#system, this.#random, layout.doorbells, surveyed);
+    this.#checker = new Checker(harness, this.#system, this.#random, layout);
     this.#basePages = this.#system.pages.nrIommuPages();
     this.#traced = options.iova === 'keep' ? tracedIovas(trace.events.filter((e) => e.op === 'map')) : [];
     const highest = trace.events.reduce((max, e) => (e.op === 'attach' && e.rid > max ? e.rid : max), 0);
@@ -89,21 +89,34 @@ export class DriverPlayer {
     const every = Math.max(1, Math.floor(events.length / SERIES_POINTS));
     for (const [i, event] of events.entries()) {
       this.#checker.line = event.line;
-      this.#event(event);
-      this.#system.clock.advance(EVENT_NS);
-      this.#checkGone();
+      this.#guarded(() => {
+        this.#event(event);
+        this.#system.clock.advance(EVENT_NS);
+        this.#checkGone();
+      });
       if (i % every === 0) this.#series.push({ event: i, mappedBytes: this.#mapped, tablePages: this.#tablePages() });
       if (i % 256 === 0) progress(i);
     }
     const tablePagesNow = this.#tablePages();
     this.#series.push({ event: events.length, mappedBytes: this.#mapped, tablePages: tablePagesNow });
-    this.#system.clock.advance(LONG_NS);
-    for (const book of this.#books.values()) book.domain.flush();
-    this.#checkGone();
+    this.#guarded(() => {
+      this.#system.clock.advance(LONG_NS);
+      for (const book of this.#books.values()) book.domain.flush();
+      this.#checkGone();
+    });
     progress(events.length);
     const result = this.#result(tablePagesNow);
-    this.#tearDown();
+    this.#guarded(() => this.#tearDown());
     return { ...result, wrong: this.#checker.wrong, told: this.#checker.told };
+  }
+
+  /** What a driver or a unit throws is a wrong result, not the end of the run. */
+  #guarded(run: () => void): void {
+    try {
+      run();
+    } catch (error) {
+      this.#checker.broken(`threw: ${(error as Error).message}`);
+    }
   }
 
   #event(event: TraceEvent): void {

@@ -31,7 +31,7 @@ export const replay = (
     const fresh = layOut(surveyed, harness.createSystem().driver.info.oas);
     const layout = layouts.get(fresh.tables.base) ?? fresh;
     layouts.set(fresh.tables.base, layout);
-    const player = new DriverPlayer(harness, trace, layout, surveyed, options);
+    const player = new DriverPlayer(harness, trace, layout, options);
     const result = player.play((done) => progress.done(done));
     drivers.push(options.timing ? { ...result, ...timeOps(harness, layout, player.log, options) } : result);
   }

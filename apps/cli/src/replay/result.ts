@@ -1,5 +1,5 @@
 /** What a replay finds out, as `--json` prints it. */
-export type CheckLevel = 'none' | 'sample' | 'all';
+type CheckLevel = 'none' | 'sample' | 'all';
 
 export interface ReplayOptions {
   readonly check: CheckLevel;

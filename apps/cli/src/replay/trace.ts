@@ -63,7 +63,7 @@ const eventSchema = z.discriminatedUnion('op', [
 ]);
 
 /** Reads the text of an `events.jsonl`. @throws IommuError `EFORMAT`: file, line, and what was expected there. */
-export const parseEvents = (text: string, file: string): TraceEvent[] =>
+const parseEvents = (text: string, file: string): TraceEvent[] =>
   parseJsonLines(text, file).map(({ line, value }): TraceEvent => {
     const parsed = eventSchema.safeParse(value);
     if (!parsed.success) {

@@ -38,7 +38,7 @@ const complaint = (text: string): string => {
  * Recognises one file. Null: sound JSON that is none of the three (only when `lenient`).
  * @throws IommuError `EFORMAT` for a file that can't be read or is none of the three.
  */
-export const recognise = (file: string, lenient = false): VerifyInput | null => {
+const recognise = (file: string, lenient = false): VerifyInput | null => {
   const text = readText(file);
   const newline = text.indexOf('\n');
   const first = parse(newline < 0 ? text : text.slice(0, newline));

@@ -8,7 +8,7 @@ import { findIn, inputError, readBytes, readText } from '../input.ts';
 import type { VerifyInput } from './inputs.ts';
 
 /** One case: a scenario, a golden file, or a snapshot's device. */
-export interface CaseResult {
+interface CaseResult {
   readonly name: string;
   readonly ok: boolean;
   /** Operations after the first mark: not played. */
@@ -60,13 +60,21 @@ export const playInput = (
   context: PlayContext,
   all: readonly DriverHarness[],
 ): FileResult | null => {
-  switch (input.kind) {
-    case 'golden':
-      return golden(input.file, input.json, context, all);
-    case 'vectors':
-      return vectors(input.file, input.text, context, all);
-    case 'snapshot':
-      return snapshot(input.folder, context, all);
+  try {
+    switch (input.kind) {
+      case 'golden':
+        return golden(input.file, input.json, context, all);
+      case 'vectors':
+        return vectors(input.file, input.text, context, all);
+      case 'snapshot':
+        return snapshot(input.folder, context, all);
+    }
+  } catch (error) {
+    const { code, message } = error as { code?: string; message: string };
+    if (code === 'EFORMAT') throw error;
+    // The player or the driver gave up: that is a failure of ours, not of the file.
+    const failed: CaseResult = { name: 'the file', ok: false, skipped: 0, why: `threw: ${message}` };
+    return summed(input.file, input.kind, null, [failed]);
   }
 };
 
