@@ -38,12 +38,45 @@ const install = (table: TableState, view: Int32Array, w: number, level: number, 
 export const currentPfn = (table: TableState): number => (table.tableHi32 >>> 0) * 0x10_0000 + (table.tableLo32 >>> 12);
 
 /**
+ * Word of the home range where the table of level `target` for the IOVA begins, or -1. Every table above it must be there,
+ * in that range, and its entry what nearly all are, as in the quick look-up; an IOVA out of range may give any table.
+ */
+const descend = (table: TableState, hi: number, lo: number, target: number): number => {
+  let at = table.rootWord;
+  if (at < 0) return -1;
+  const words = table.homeWords;
+  const bits = table.bits;
+  const walkMask = table.walkMaskLo;
+  const walkHi = table.walkHi;
+  const end = table.granuleLg2 + target * bits;
+  let mask = table.topMask;
+  let type = table.topType;
+  for (let shift = table.topShift; shift > end; shift -= bits) {
+    const index = shift >= 32 ? hi >>> shift : (lo >>> shift) | (hi << -shift);
+    const w = (at + ((index & mask) << 1)) | 0;
+    const entry = words[w]!;
+    if ((entry & walkMask) !== type || words[(w + 1) | 0] !== walkHi) return -1;
+    at = (((entry & table.oaMaskLo) << table.oaShift) - table.homeLo) >>> 2;
+    mask = table.indexMask;
+    type = (type - table.tableStep) | 0;
+  }
+  return at < table.homeLength ? at : -1;
+};
+
+/**
  * Finds the table of level `target` for the IOVA `hi:lo`: sets `view`, `at`, `tableHi32:tableLo32`, and for level 0 the
  * cache. Returns 0, `ENOMEM`, the rules' error for a leaf in the way, or (not `create`) `ENOENT` for whatever is missing.
  */
 export const findTable = (table: TableState, hi: number, lo: number, target: number, create: boolean): number => {
-  if (!findTop(table, hi, lo)) return ENOENT;
-  for (let level = table.topLevel; level > target; level--) {
+  const quick = descend(table, hi, lo, target);
+  if (quick >= 0) {
+    // All of the range has one high address word.
+    table.view = table.homeWords;
+    table.at = quick;
+    table.tableHi32 = table.homeHi;
+    table.tableLo32 = (table.homeLo + (quick << 2)) | 0;
+  } else if (!findTop(table, hi, lo)) return ENOENT;
+  for (let level = quick >= 0 ? target : table.topLevel; level > target; level--) {
     const view = table.view;
     const w = table.at + (indexAt(table, level, hi, lo) << 1);
     const entryLo = view[w]!;
