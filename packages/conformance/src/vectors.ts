@@ -16,6 +16,7 @@ import type { DriverHarness, IommuHardware, IotlbOptions } from '@iommu-ts/iommu
 import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
 import { FieldReader, formatError, hexOfBytes, isObject, parseBytes, parseJsonLines, parseU64 } from './json-lines.ts';
 import type { RecordedObject } from './json-lines.ts';
+import { deviationsOf, findDeviation } from './known-deviations.ts';
 import type { KnownDeviation } from './known-deviations.ts';
 import { boundedMemory, endlessMemory, readRam } from './recorded-memory.ts';
 import type { RamStretch } from './recorded-memory.ts';
@@ -194,7 +195,7 @@ export const playVectors = (
 ): VectorReport => {
   const file = typeof vectors === 'string' ? parseVectors(vectors, options.file) : vectors;
   const name = (options.file ?? file.file).split(/[\\/]/).at(-1)!;
-  const known = new Map(options.knownDeviations?.filter((d) => d.file === name).map((d) => [d.op, d]));
+  const known = deviationsOf(options.knownDeviations ?? [], name);
   const scenarios: ScenarioResult[] = [];
   for (const scenario of file.scenarios) {
     if (options.scenario !== undefined && scenario.name !== options.scenario) continue;
@@ -217,7 +218,7 @@ const playScenario = (
   scenario: VectorScenario,
   harness: DriverHarness,
   iotlb: IotlbOptions | undefined,
-  known: ReadonlyMap<number, KnownDeviation>,
+  known: readonly KnownDeviation[],
 ): ScenarioResult => {
   const { name, line, ops } = scenario;
   const mark = ops.findIndex((o) => isMarked(o.value));
@@ -249,7 +250,7 @@ const playScenario = (
     }
     done++;
     if (mismatch === null) continue;
-    const deviation = known.get(op.line);
+    const deviation = findDeviation(known, name, op.line, op.value['op']);
     if (deviation !== undefined) {
       const skipped = ops.length - done;
       return { ...base, skippedOps: skipped, ok: true, ops: done, compared: player.compared, deviation };
