@@ -37,7 +37,10 @@ const run = async (code: string): Promise<string> => {
     platform: 'node',
     conditions: ['@iommu-ts/source'],
   });
-  return execFileSync(process.execPath, ['--input-type=module', '-'], { input: bundle.outputFiles[0]!.text, encoding: 'utf8' });
+  return execFileSync(process.execPath, ['--input-type=module', '-'], {
+    input: bundle.outputFiles[0]!.text,
+    encoding: 'utf8',
+  });
 };
 
 const readmes = [

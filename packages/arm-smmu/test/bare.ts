@@ -6,7 +6,7 @@ import type { SmmuIds } from '../src/index.ts';
 
 export const STRTAB = 0x10_0000n;
 export const CMDQ = 0x20_0000n;
-export const EVENTQ = 0x21_0000n;
+const EVENTQ = 0x21_0000n;
 export const CD = 0x22_0000n;
 /** Stage 1 tables of 4 KiB granule, levels 0 to 3. */
 export const TABLES = 0x30_0000n;
@@ -18,7 +18,7 @@ export const READ = 1;
 export const WRITE = 2;
 export const EXEC = 4;
 export const PRIV = 8;
-export const NO_PASID = -1;
+const NO_PASID = -1;
 
 /** Everything the model has: both stages, EL2, MSI, two-level CDs, 20-bit substreams, RIL, STT, XNX, HAD, E0PD; 48 bits. */
 export const FULL: SmmuIds = { IDR0: 0x0d4c_321b, IDR1: 0x0e73_0510, IDR3: 0x3714, IDR5: 0x75 };

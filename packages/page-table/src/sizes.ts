@@ -11,8 +11,7 @@ export const trailingZeros = (hi: number, lo: number): number =>
   lo !== 0 ? 31 - Math.clz32(lo & -lo) : hi !== 0 ? 63 - Math.clz32(hi & -hi) : 64;
 
 /** Position of the highest bit of a positive whole number below 2^64. */
-export const floorLg2 = (value: number): number =>
-  value < TWO_32 ? 31 - Math.clz32(value) : 63 - Math.clz32(value / TWO_32);
+const floorLg2 = (value: number): number => (value < TWO_32 ? 31 - Math.clz32(value) : 63 - Math.clz32(value / TWO_32));
 
 /** Largest size (a power of two) that divides both addresses and is at most `left` bytes; 0 when there is none. */
 export const bestSizeLg2 = (

@@ -58,11 +58,11 @@ describe('Sv48', () => {
   });
 
   it('Svpbmt: bits 62:61, 1 NC, 2 IO', () => {
-    const with_: PageTableConfig = { ...config, svpbmt: true };
-    expect(last(entries(with_, 0n, 4096, PROT.READ | PROT.CACHE))).toBe(0x5bn);
-    expect(last(entries(with_, 0n, 4096, PROT.READ))).toBe(0x5bn | (1n << 61n));
-    expect(last(entries(with_, 0n, 4096, PROT.READ | PROT.MMIO))).toBe(0x5bn | (2n << 61n));
-    expect(last(entries(with_, 0n, 4096, PROT.READ | PROT.MMIO | PROT.CACHE))).toBe(0x5bn | (2n << 61n));
+    const typed: PageTableConfig = { ...config, svpbmt: true };
+    expect(last(entries(typed, 0n, 4096, PROT.READ | PROT.CACHE))).toBe(0x5bn);
+    expect(last(entries(typed, 0n, 4096, PROT.READ))).toBe(0x5bn | (1n << 61n));
+    expect(last(entries(typed, 0n, 4096, PROT.READ | PROT.MMIO))).toBe(0x5bn | (2n << 61n));
+    expect(last(entries(typed, 0n, 4096, PROT.READ | PROT.MMIO | PROT.CACHE))).toBe(0x5bn | (2n << 61n));
   });
 
   it('Svnapot: N is bit 63, PPN[3:0] = 1000b, sixteen times', () => {
@@ -101,9 +101,9 @@ describe('second stage', () => {
       const { table } = fresh({ format, ias, oas: 56 });
       expect(table.root % 0x4000n).toBe(0n);
       expect([...table.tables()]).toMatchObject([{ bytes: 0x4000 }]);
-      const last = (1n << BigInt(ias)) - 4096n;
-      expect(table.map(Number(last >> 32n), Number(last & 0xffff_ffffn), 0, 0, 4096, 3)).toBe(0);
-      expect(table.walk(last).steps[0]!.index).toBe(2047);
+      const top = (1n << BigInt(ias)) - 4096n;
+      expect(table.map(Number(top >> 32n), Number(top & 0xffff_ffffn), 0, 0, 4096, 3)).toBe(0);
+      expect(table.walk(top).steps[0]!.index).toBe(2047);
       // Not sign-extended: the next address is out of range, not the upper half.
       expect(table.map(0xffff_ffff, 0xffff_f000, 0, 0, 4096, 3)).toBe(-34);
     }

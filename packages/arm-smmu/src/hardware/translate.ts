@@ -10,7 +10,7 @@ import { exceeds } from './stream-config.ts';
 import type { StreamConfig, TableBase } from './stream-config.ts';
 
 /** Permissions of a translation, as a bit set: unprivileged in bits 2:0, privileged in bits 5:3. */
-export const PERM = { UR: 1, UW: 2, UX: 4, PR: 8, PW: 16, PX: 32 } as const;
+const PERM = { UR: 1, UW: 2, UX: 4, PR: 8, PW: 16, PX: 32 } as const;
 const UNPRIVILEGED = PERM.UR | PERM.UW | PERM.UX;
 const PRIVILEGED_SHIFT = 3;
 

@@ -109,5 +109,5 @@ export const same = (got: bigint | null, want: bigint | null, where: string): vo
   if (got !== want) expect(text(got), where).toBe(text(want));
 };
 
-export const text = (pa: bigint | null): string => (pa === null ? 'not mapped' : hex(pa));
+const text = (pa: bigint | null): string => (pa === null ? 'not mapped' : hex(pa));
 export const leafText = (iova: bigint, pa: bigint, size: bigint): string => `${hex(iova)} -> ${hex(pa)} + ${hex(size)}`;
