@@ -1,6 +1,6 @@
 /**
  * All drivers loaded and warmed in one process, against one driver alone in its own: what a shared engine costs when it has
- * met every format. The processes live through all rounds and are asked in turns, so that a drift of the machine meets both.
+ * met every format. The two processes of a pair are asked in turns, so that a drift of the machine meets both.
  */
 import { fork } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
@@ -65,6 +65,40 @@ const start = async (main: string, drivers: readonly string[], quick: boolean): 
   return child;
 };
 
+/**
+ * Pairs of fresh processes that the rounds are spread over: which code the host's compiler settles on for a process differs
+ * from start to start by up to a half (one in two compiles `unmap` into its caller), and the median should see that.
+ */
+const PAIRS = 5;
+
+interface Series {
+  readonly all: number[];
+  readonly alone: number[];
+}
+
+/** Asks both processes for a round of `driver`, by turns which first, `rounds` times. */
+const askBoth = async (
+  all: ChildProcess,
+  alone: ChildProcess,
+  driver: string,
+  rounds: number,
+  series: Map<string, Series>,
+): Promise<void> => {
+  const ask = async (child: ChildProcess, side: keyof Series): Promise<void> => {
+    child.send(driver);
+    for (const [row, ns] of Object.entries(await next<Record<string, number>>(child))) {
+      let pair = series.get(row);
+      if (pair === undefined) series.set(row, (pair = { all: [], alone: [] }));
+      pair[side].push(ns);
+    }
+  };
+  for (let round = 0; round < rounds; round++) {
+    if (round % 2 === 0) await ask(all, 'all');
+    await ask(alone, 'alone');
+    if (round % 2 === 1) await ask(all, 'all');
+  }
+};
+
 /** @param main file that calls {@link serve} when it is started with `--serve`. */
 export const oneOrAllRatios = async (
   main: string,
@@ -72,32 +106,24 @@ export const oneOrAllRatios = async (
   quick: boolean,
   rounds: number,
 ): Promise<readonly Ratio[]> => {
-  const results: Ratio[] = [];
-  const all = await start(main, Object.keys(DRIVERS), quick);
-  try {
-    for (const driver of drivers) {
-      const alone = await start(main, [driver], quick);
-      try {
-        const series = new Map<string, { all: number[]; alone: number[] }>();
-        const ask = async (child: ChildProcess, side: 'all' | 'alone'): Promise<void> => {
-          child.send(driver);
-          for (const [row, ns] of Object.entries(await next<Record<string, number>>(child))) {
-            let pair = series.get(row);
-            if (pair === undefined) series.set(row, (pair = { all: [], alone: [] }));
-            pair[side].push(ns);
-          }
-        };
-        for (let round = 0; round < rounds; round++) {
-          await ask(round % 2 === 0 ? all : alone, round % 2 === 0 ? 'all' : 'alone');
-          await ask(round % 2 === 0 ? alone : all, round % 2 === 0 ? 'alone' : 'all');
+  const results = new Map<string, Map<string, Series>>(drivers.map((driver) => [driver, new Map()]));
+  const pairs = Math.min(PAIRS, rounds);
+  for (let pair = 0; pair < pairs; pair++) {
+    const all = await start(main, Object.keys(DRIVERS), quick);
+    try {
+      for (const driver of drivers) {
+        const alone = await start(main, [driver], quick);
+        try {
+          await askBoth(all, alone, driver, Math.ceil(rounds / pairs), results.get(driver)!);
+        } finally {
+          alone.disconnect();
         }
-        for (const [row, pair] of series) results.push(sharedProcessRatio(driver, row, pair.all, pair.alone));
-      } finally {
-        alone.disconnect();
       }
+    } finally {
+      all.disconnect();
     }
-  } finally {
-    all.disconnect();
   }
-  return results;
+  return [...results].flatMap(([driver, series]) =>
+    [...series].map(([row, { all, alone }]) => sharedProcessRatio(driver, row, all, alone)),
+  );
 };
