@@ -23,7 +23,11 @@ const named = (register: Registers, ...names: string[]): bigint | undefined => {
 };
 
 /** See `DriverHarness.inspect`. Registers: `DeviceTableBase` and `Control`, or by their specification names. */
-export const inspect = (memory: PhysicalMemory, register: Registers, requester: number): DeviceConfig => {
+export const inspect = (
+  memory: PhysicalMemory,
+  register: (name: string) => bigint | undefined,
+  requester: number,
+): DeviceConfig => {
   const base = named(register, 'DeviceTableBase', 'DevTabBaseAddr');
   const control = named(register, 'Control') ?? 1n;
   if (extract(control, Control.IommuEn) === 0n) return { kind: 'identity', reason: 'IommuEn is 0', ...none };

@@ -14,6 +14,7 @@ export type { AppleDartDriverOptions } from './driver/driver.ts';
 export { DART_PARTS, paramsOf, resolvePart } from './parts.ts';
 export type { DartPart, DartPartOptions, DartPreset } from './parts.ts';
 export { inspect } from './inspect.ts';
+export type { Register } from './inspect.ts';
 export {
   PARAMS1,
   PARAMS2,

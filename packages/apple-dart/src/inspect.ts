@@ -15,9 +15,10 @@ import type { PageTableConfig } from '@iommu-ts/page-table';
 import { formatOf } from './driver/table-config.ts';
 import { PARAMS1, PARAMS2, PARAMS3, T8020_TCR, T8020_TTBR, T8110_TCR, T8110_TTBR } from './registers.ts';
 
-type Register = (name: string) => bigint | undefined;
+/** A register value of the dump, by its name. */
+export type Register = (name: string) => bigint | undefined;
 
-/** See {@link DriverHarness.inspect}: never throws for what the dump holds. */
+/** See `DriverHarness.inspect`: never throws for what the dump holds. */
 export const inspect = (_memory: PhysicalMemory, register: Register, requester: number): DeviceConfig => {
   const t8110 = register('PARAMS3') !== undefined;
   const sid = remapped(register, requester, t8110);

@@ -77,7 +77,7 @@ export interface DartPartOptions {
 
 /**
  * The part that `options` describe.
- * @throws IommuError `EINVAL` for an unknown preset; `EOPNOTSUPP` as {@link checkPart}.
+ * @throws IommuError `EINVAL` for an unknown preset; `EOPNOTSUPP` for a part that does not exist or is not built.
  */
 export const resolvePart = (options: DartPartOptions = {}): DartPart => {
   const preset = options.preset ?? 't8103';

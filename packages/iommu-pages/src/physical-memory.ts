@@ -155,7 +155,7 @@ export class PhysicalMemory {
     return (this.#slowLoad(hi, lo, 1), this.lo);
   }
 
-  /** 64 bits at `hi:lo` into {@link hi} and {@link lo}; false (and zero, and {@link busError}) when nothing answers. */
+  /** 64 bits at `hi:lo` into the fields `hi` and `lo`; false (and zero, and {@link busError}) when nothing answers. */
   load64(hi: number, lo: number): boolean {
     if ((lo & 7) === 0 && this.locate((hi >>> 0) * 0x10_0000 + (lo >>> 12), false)) {
       const at = this.index + ((lo & 0xfff) >>> 2);

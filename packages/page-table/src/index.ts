@@ -24,3 +24,4 @@ export type { Leaf, TableInfo } from './iterate.ts';
 export { goldenFeatures } from './golden.ts';
 export type { GoldenConfig, GoldenHeader } from './golden.ts';
 export { X86_64_4LEVEL, X86_64_5LEVEL, X86_64_AMD_4LEVEL, X86_64_AMD_5LEVEL } from './formats/x86-64.ts';
+export type { Existing } from './state.ts';

@@ -7,7 +7,7 @@ export { createRiscvIommu } from './create.ts';
 export type { CreateRiscvIommuOptions, RiscvIommuPreset, RiscvIommuSystem } from './create.ts';
 export { RiscvIommuHardware } from './hardware/unit.ts';
 export { DEFAULT_CAPABILITIES } from './hardware/features.ts';
-export type { RiscvIommuHardwareOptions } from './hardware/features.ts';
+export type { Features, RiscvIommuHardwareOptions } from './hardware/features.ts';
 export type { AtsMessage } from './hardware/queues.ts';
 export { RiscvIommuDriver } from './driver/driver.ts';
 export type { RiscvIommuDriverOptions } from './driver/driver.ts';

@@ -137,7 +137,7 @@ export class VtdUnit implements IommuHardware {
     stats.walks = stats.walkReads = stats.structureReads = stats.commands = stats.invalidations = stats.faults = 0;
   }
 
-  /** See {@link Translator.translate}: the result is a fault reason (FRCD.FR), or -1 for a read of 0xFEEx_xxxx. */
+  /** See `Translator.translate`: the result is a fault reason (FRCD.FR), or -1 for a read of 0xFEEx_xxxx. */
   translate(requester: number, pasid: number, iovaHi: number, iovaLo: number, access: number): number {
     const status = this.remapper.translate(requester, pasid, iovaHi, iovaLo, access);
     if (status > TRANSLATE_OK && !this.remapper.faultDisabled) {
