@@ -6,19 +6,15 @@ import { harness } from '../src/harness.ts';
 import type { DartPreset } from '../src/parts.ts';
 import { createAppleDart } from '../src/system.ts';
 
-const skip = {
-  release: 'expects pages that the driver itself holds: DART has no queues and no device tables; see driver.test.ts',
-};
-
 const withPreset = (preset: DartPreset, faultCodes: DriverHarness['faultCodes']): DriverHarness => ({
   ...harness,
   faultCodes,
   createSystem: (options) => createAppleDart({ ...options, preset }),
 });
 
-driverConformance(harness, { skip });
+driverConformance(harness);
 
-describe('four TTBRs of 4 KiB pages', () => driverConformance(withPreset('t8103-4k', harness.faultCodes), { skip }));
+describe('four TTBRs of 4 KiB pages', () => driverConformance(withPreset('t8103-4k', harness.faultCodes)));
 
 describe('t8110 registers, four levels', () =>
   driverConformance(
@@ -29,5 +25,4 @@ describe('t8110 registers, four levels', () =>
       addressWidth: [1],
       reservedBit: [],
     }),
-    { skip },
   ));

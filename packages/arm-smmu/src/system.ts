@@ -2,6 +2,7 @@
 import { Bus, createMachine } from '@iommu-ts/iommu-core';
 import type { IommuSystem, SystemOptions } from '@iommu-ts/iommu-core';
 import { ArmSmmuDriver } from './driver/driver.ts';
+import type { SmmuIds } from './hardware/capabilities.ts';
 import { SmmuV3 } from './hardware/unit.ts';
 import { presetIds } from './presets.ts';
 import type { PresetName } from './presets.ts';
@@ -10,6 +11,8 @@ import type { PresetName } from './presets.ts';
 export interface ArmSmmuSystemOptions extends SystemOptions {
   /** Which SMMU it is (default `'full'`). */
   readonly preset?: PresetName;
+  /** Identification registers of an SMMU that no preset has; go before `preset`. */
+  readonly ids?: SmmuIds;
   /** Stage that paging domains translate with; default 1 where there is one. */
   readonly stage?: 1 | 2;
   /** log2 of the translation granule; default the smallest offered. */
@@ -29,7 +32,7 @@ export interface ArmSmmuSystem extends IommuSystem {
 export const createArmSmmuIommu = (options: ArmSmmuSystemOptions = {}): ArmSmmuSystem => {
   const { memory, pages, clock } = createMachine(options);
   const hardware = new SmmuV3(memory, {
-    ids: presetIds(options.preset ?? 'full'),
+    ids: options.ids ?? presetIds(options.preset ?? 'full'),
     ...(options.iotlb === undefined ? {} : { iotlb: options.iotlb }),
   });
   const driver = new ArmSmmuDriver({

@@ -58,7 +58,7 @@ export interface GoldenFile extends GoldenHeader {
   readonly ops: readonly (MapOp | UnmapOp)[];
   readonly root: FieldReader;
   readonly leaves: readonly GoldenLeaf[];
-  readonly tables: readonly { readonly pa: bigint; readonly bytes: string; readonly level: number }[];
+  readonly tables: readonly { readonly pa: bigint; readonly bytes: Uint8Array; readonly level: number }[];
   readonly probes: readonly { readonly iova: bigint; readonly pa: bigint | null }[];
   readonly alloc: readonly { readonly op: string; readonly pa: bigint; readonly size: number }[];
 }
@@ -141,10 +141,9 @@ export const readGolden = (json: unknown, file = 'golden file'): GoldenFile => {
   const tables = Object.entries(root.object('tables').value).map(([address, bytes]) => {
     const pa = parseU64(address);
     if (pa === undefined) throw formatError(file, '"tables"', 'addresses as "0x…"', address);
-    if (typeof bytes !== 'string' || parseBytes(bytes) === undefined) {
-      throw formatError(file, `"tables"["${address}"]`, 'bytes as hex digits', bytes);
-    }
-    return { pa, bytes: bytes.toLowerCase(), level: levels.number(address, 5) };
+    const parsed = typeof bytes === 'string' ? parseBytes(bytes) : undefined;
+    if (parsed === undefined) throw formatError(file, `"tables"["${address}"]`, 'bytes as hex digits', bytes);
+    return { pa, bytes: parsed, level: levels.number(address, 5) };
   });
   return {
     file,
@@ -232,6 +231,13 @@ const compareRoot = (file: GoldenFile, table: PageTable, differences: Difference
     if (path.startsWith('root.hw') && !expected.has(path)) differences.add(path, 'nothing', value);
 };
 
+/** Index of the first byte that differs (or that only one has), -1 when there is none. */
+const firstDifference = (a: Uint8Array, b: Uint8Array): number => {
+  const common = Math.min(a.length, b.length);
+  for (let at = 0; at < common; at++) if (a[at] !== b[at]) return at;
+  return a.length === b.length ? -1 : common;
+};
+
 const compareTables = (file: GoldenFile, table: PageTable, memory: PhysicalMemory, differences: Differences): void => {
   const wanted = new Map(file.tables.map((entry) => [entry.pa, entry]));
   for (const { pa, level, bytes } of table.tables()) {
@@ -243,15 +249,12 @@ const compareTables = (file: GoldenFile, table: PageTable, memory: PhysicalMemor
       continue;
     }
     differences.same(`${where} level`, String(want.level), String(table.format.specLevel(level)));
-    differences.same(`${where} bytes`, String(want.bytes.length / 2), String(bytes));
-    const have = hexOfBytes(memory.readBytes(pa, bytes));
-    if (have === want.bytes) continue;
-    for (let at = 0; at < have.length; at += 16) {
-      if (have.slice(at, at + 16) !== want.bytes.slice(at, at + 16)) {
-        differences.add(`${where} entry ${at / 16}`, want.bytes.slice(at, at + 16), have.slice(at, at + 16));
-        break;
-      }
-    }
+    differences.same(`${where} bytes`, String(want.bytes.length), String(bytes));
+    const at = firstDifference(want.bytes, memory.readBytes(pa, bytes));
+    if (at < 0) continue;
+    const entry = [at - (at % 8), at - (at % 8) + 8] as const;
+    const [expected, got] = [want.bytes.slice(...entry), memory.readBytes(pa, bytes).slice(...entry)];
+    differences.add(`${where} entry ${entry[0] / 8}`, hexOfBytes(expected), hexOfBytes(got));
   }
   for (const [pa, { level }] of wanted)
     differences.add(`table ${hex(pa)}`, `a table of level ${level}`, 'no table there');
@@ -260,8 +263,16 @@ const compareTables = (file: GoldenFile, table: PageTable, memory: PhysicalMemor
 const compareLeaves = (file: GoldenFile, table: PageTable, differences: Differences): void => {
   let i = 0;
   for (const leaf of table.leaves()) {
-    const ours = { ...leaf, level: table.format.specLevel(leaf.level) };
-    differences.same(`leaf ${i}`, leafText(file.leaves[i]), leafText(ours));
+    const want = file.leaves[i];
+    const level = table.format.specLevel(leaf.level);
+    const same =
+      want !== undefined &&
+      want.iova === leaf.iova &&
+      want.pa === leaf.pa &&
+      want.size === leaf.size &&
+      want.level === level &&
+      want.entry === leaf.entry;
+    if (!same) differences.add(`leaf ${i}`, leafText(want), leafText({ ...leaf, level }));
     i++;
   }
   for (; i < file.leaves.length; i++) differences.add(`leaf ${i}`, leafText(file.leaves[i]), 'none');

@@ -115,19 +115,35 @@ export const parseU64 = (value: unknown): bigint | undefined => {
   return undefined;
 };
 
-const BYTES = /^(?:[0-9a-f]{2})*$/i;
+/** Value of each hex digit by character code, -1 for what is none. */
+const DIGITS = new Int8Array(128).fill(-1);
+for (const [value, digit] of [...'0123456789abcdef'].entries()) {
+  DIGITS[digit.charCodeAt(0)] = value;
+  DIGITS[digit.toUpperCase().charCodeAt(0)] = value;
+}
+const digitAt = (text: string, at: number): number => {
+  const code = text.charCodeAt(at);
+  return code < 128 ? DIGITS[code]! : -1;
+};
 
 /** Bytes from hex digits; undefined when it is something else. */
 export const parseBytes = (text: string): Uint8Array | undefined => {
-  if (!BYTES.test(text)) return undefined;
+  if (text.length % 2 !== 0) return undefined;
   const bytes = new Uint8Array(text.length / 2);
-  for (let i = 0; i < bytes.length; i++) bytes[i] = Number.parseInt(text.slice(2 * i, 2 * i + 2), 16);
+  for (let i = 0; i < bytes.length; i++) {
+    const high = digitAt(text, 2 * i);
+    const low = digitAt(text, 2 * i + 1);
+    if (high < 0 || low < 0) return undefined;
+    bytes[i] = high * 16 + low;
+  }
   return bytes;
 };
+
+const BYTE_TEXT: readonly string[] = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, '0'));
 
 /** Hex digits of `bytes`, two a byte. */
 export const hexOfBytes = (bytes: Uint8Array): string => {
   let text = '';
-  for (const byte of bytes) text += byte.toString(16).padStart(2, '0');
+  for (const byte of bytes) text += BYTE_TEXT[byte]!;
   return text;
 };

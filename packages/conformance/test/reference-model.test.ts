@@ -1,4 +1,6 @@
 import { describe, expect, test } from 'vitest';
+import { passes } from '../src/suite/driver-suite.ts';
+import { sameBytes } from '../src/suite/driver/rig.ts';
 import { Random, ReferenceModel, driverCases, staleSkips } from '../src/suite/index.ts';
 
 const model = (): ReferenceModel => {
@@ -50,6 +52,17 @@ describe('the suite', () => {
   test('a skip that names no case is found', () => {
     expect(staleSkips(driverCases, { map_simple: 'why' })).toEqual([]);
     expect(staleSkips(driverCases, { map_simpel: 'why' })).toEqual(['map_simpel']);
+  });
+  test('a skipped case that would pass is told from one that fails', () => {
+    expect(passes(() => {})).toBe(true);
+    expect(passes(() => expect(1).toBe(2))).toBe(false);
+  });
+  test('bytes that differ are found, and bytes that are missing', () => {
+    const want = Uint8Array.of(1, 2, 3);
+    sameBytes(Uint8Array.of(1, 2, 3), want, 'same');
+    for (const got of [Uint8Array.of(1, 2, 4), Uint8Array.of(1, 2), Uint8Array.of(1, 2, 3, 4), null]) {
+      expect(() => sameBytes(got, want, 'other')).toThrow();
+    }
   });
 });
 

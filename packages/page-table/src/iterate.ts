@@ -75,10 +75,12 @@ function* leavesIn(table: TableState, level: number, hi: number, lo: number, iov
     const w = table.at + (i << 1);
     const entryLo = table.view[w]!;
     const entryHi = table.view[w + 1]!;
-    const here = iova + (BigInt(i) << BigInt(itemLg2));
     if (!isPresent(table, entryHi, entryLo)) {
       i++;
-    } else if (isTable(table, level, entryLo)) {
+      continue;
+    }
+    const here = iova + (BigInt(i) << BigInt(itemLg2));
+    if (isTable(table, level, entryLo)) {
       table.tableOf(entryHi, entryLo);
       yield* leavesIn(table, level - 1, table.hi, table.lo, here);
       i++;

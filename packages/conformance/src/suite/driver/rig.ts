@@ -171,6 +171,12 @@ export class Rig {
   }
 }
 
+/** Bytes compared one by one; `toEqual` would take a second for a megabyte. */
+export const sameBytes = (got: Uint8Array | null | undefined, want: Uint8Array, label: string): void => {
+  expect(got?.length, `${label}: length`).toBe(want.length);
+  for (let i = 0; i < want.length; i++) if (got![i] !== want[i]) expect(got![i], `${label}: byte ${i}`).toBe(want[i]);
+};
+
 /** A case of the suite. `needs` tells why a unit can't have it, or null. */
 export interface DriverCase {
   readonly name: string;
