@@ -9,7 +9,7 @@ it('does what it says', () => {
   const code = /```ts\n([^]*?)```/.exec(readme)![1]!.replaceAll(/^import .*$/gm, '');
   const lines = code.split('\n').filter((line) => /^(table|\[)/.test(line));
   expect(lines).toHaveLength(5);
-  // eslint-disable-next-line no-new-func
+  // eslint-disable-next-line no-new-func -- the README's own text is what is to run
   const run = new Function(
     'lib',
     `const { BuddySource, IommuPages, PhysicalMemory, GatherRecord, PROT, PageTable, X86_64_4LEVEL } = lib; const out = [];
