@@ -136,15 +136,26 @@ export class BuddySource implements PageSource {
     if (order > MAX_ORDER) return -1;
     let best: Zone | null = null;
     let bestAt = NONE;
-    for (let distance = 0; bestAt === NONE && distance <= 64; distance++) {
+    for (let distance = this.#nearest(node, 0); bestAt === NONE && distance >= 0;) {
       for (const zone of this.#zones) {
         if (Math.abs(zone.node - node) !== distance) continue;
         bestAt = zone.take(order);
         best = zone;
         if (bestAt !== NONE) break;
       }
+      if (bestAt === NONE) distance = this.#nearest(node, distance + 1);
     }
     return best === null || bestAt === NONE ? -1 : best.basePfn + bestAt;
+  }
+
+  /** Smallest distance in node number of a zone from `node` that is at least `least`; -1 for none. */
+  #nearest(node: number, least: number): number {
+    let nearest = -1;
+    for (const zone of this.#zones) {
+      const distance = Math.abs(zone.node - node);
+      if (distance >= least && (nearest < 0 || distance < nearest)) nearest = distance;
+    }
+    return nearest;
   }
 
   free(pfn: number, size: number): void {

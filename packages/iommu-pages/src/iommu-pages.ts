@@ -48,7 +48,7 @@ export class IommuPages {
    * @throws IommuError `EINVAL` when `size` is not a whole number of bytes from 1 to 2^30.
    */
   allocPagesNodeSz(nid: number, size: number): number {
-    if (!(size >= 1 && size <= MAX_SIZE)) {
+    if (!(size >= 1 && size <= MAX_SIZE) || (size | 0) !== size) {
       throw new IommuError('EINVAL', `table size ${size} bytes is not from 1 to 0x40000000`, { size: `${size}` });
     }
     const sizeLg2 = size <= 4096 ? 12 : 32 - Math.clz32(size - 1);
@@ -84,8 +84,10 @@ export class IommuPages {
   /**
    * Linux `iommu_put_pages_list()`: frees every block of `list`, first to last. As in Linux the list must be
    * re-initialised before it is used again ({@link IommuPagesList.init}).
+   * @throws IommuError `EINVAL` when it was not: its blocks are not its own any more.
    */
   putPagesList(list: IommuPagesList): void {
+    this.#checkList(list);
     for (let desc = list.head; desc !== NO_DESC;) {
       const next = this.#pool.next(desc);
       this.#pool.setOnList(desc, false);
@@ -111,10 +113,14 @@ export class IommuPages {
     list.length++;
   }
 
-  /** Linux `iommu_pages_list_splice()`: all of `from` before the first of `to`; `from` must be re-initialised after. */
+  /**
+   * Linux `iommu_pages_list_splice()`: all of `from` before the first of `to`; `from` must be re-initialised after.
+   * @throws IommuError `EINVAL` when either was put or spliced away, or when they are one list.
+   */
   listSplice(from: IommuPagesList, to: IommuPagesList): void {
     this.#checkList(from);
     this.#checkList(to);
+    if (from === to) throw new IommuError('EINVAL', 'a list can not be spliced into itself');
     if (from.tail !== NO_DESC) {
       this.#pool.setNext(from.tail, to.head);
       if (to.tail === NO_DESC) to.tail = from.tail;

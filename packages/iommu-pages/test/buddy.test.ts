@@ -101,6 +101,15 @@ describe('ranges', () => {
     ]);
   });
 
+  test('however far it is', () => {
+    const far = new PhysicalMemory([
+      { base: 0n, size: 0x1000n, node: 3 },
+      { base: 0x10_0000n, size: 0x1000n, node: 900 },
+    ]);
+    const source = new BuddySource(far);
+    expect([source.alloc(901, 4096), source.alloc(901, 4096), source.alloc(901, 4096)]).toEqual([0x100, 0, -1]);
+  });
+
   test('refusals', () => {
     expect(codeOf(() => new BuddySource(memory, [{ base: 0x20_0000n, size: 0x1000n }]))).toBe('ERANGE');
     expect(codeOf(() => new BuddySource(memory, [{ base: 0x1f_f000n, size: 0x2000n }]))).toBe('ERANGE');

@@ -194,6 +194,32 @@ describe('lists', () => {
     expect(pages.nrIommuPages()).toBe(0);
   });
 
+  test('a list that was put is not put again, a list is not spliced into itself', () => {
+    const list = new IommuPagesList();
+    const [a, b] = alloc(2);
+    pages.listAdd(list, a!);
+    expect(codeOf(() => pages.listSplice(list, list))).toBe('EINVAL');
+    expect(pages.listPages(list)).toEqual([a]);
+    pages.putPagesList(list);
+    const again = pages.allocPagesSz(4096);
+    expect(codeOf(() => pages.putPagesList(list))).toBe('EINVAL');
+    expect([pages.sizeOf(again), pages.nrIommuPages()]).toEqual([4096, 2]);
+    list.init();
+    pages.putPagesList(list);
+    for (const pfn of [again, b!]) pages.freePages(pfn);
+    expect(pages.nrIommuPages()).toBe(0);
+  });
+
+  test('a size is a whole number of bytes', () => {
+    for (const size of [4096.5, 0.5, 0, -1, Number.NaN, 2 ** 30 + 1, 2 ** 40]) {
+      expect(
+        codeOf(() => pages.allocPagesSz(size)),
+        `${size}`,
+      ).toBe('EINVAL');
+    }
+    expect(pages.nrIommuPages()).toBe(0);
+  });
+
   test('many blocks', () => {
     const list = new IommuPagesList();
     const blocks = alloc(1500);
