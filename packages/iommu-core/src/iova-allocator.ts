@@ -10,11 +10,15 @@ import type { ReservedRegion } from './reserved-region.ts';
  */
 export class IovaAllocator {
   readonly granuleLg2: number;
+  /** First granule of the aperture, and of what is handed out. */
+  readonly #low: number;
   readonly #first: number;
   readonly #last: number;
   /** Sorted, disjoint, inclusive, in granules: starts and lasts side by side. */
   #starts: number[] = [];
   #lasts: number[] = [];
+  /** Starts of the reserved regions, which nobody can free. */
+  readonly #reserved: ReadonlySet<number>;
   /** Index below which the next search looks first, and the smallest size that failed from there. */
   #hint = Infinity;
   #allocated = 0;
@@ -26,9 +30,11 @@ export class IovaAllocator {
   constructor(granuleLg2: number, first: bigint, last: bigint, reserved: readonly ReservedRegion[] = []) {
     const lg2 = BigInt(granuleLg2);
     this.granuleLg2 = granuleLg2;
-    this.#first = Math.max(1, Number((first + (1n << lg2) - 1n) >> lg2));
+    this.#low = Number((first + (1n << lg2) - 1n) >> lg2);
+    this.#first = Math.max(1, this.#low);
     this.#last = Number(((last + 1n) >> lg2) - 1n);
     for (const r of reserved) this.#insertMerged(Number(r.start >> lg2), Number(r.last >> lg2));
+    this.#reserved = new Set(this.#starts);
   }
 
   /** Bytes handed out. */
@@ -44,7 +50,8 @@ export class IovaAllocator {
     const lg2 = BigInt(this.granuleLg2);
     const count = Number((size + (1n << lg2) - 1n) >> lg2);
     if (count <= 0) throw new IommuError('EINVAL', `IOVA size ${hex(size)} is not positive`, { size });
-    const align = 2 ** Math.ceil(Math.log2(count));
+    let align = 1;
+    while (align < count) align *= 2;
     const top = limit === undefined ? this.#last : Math.min(this.#last, Number((limit + 1n) >> lg2) - 1);
     let start = limit === undefined ? this.#search(count, align, top, this.#hint) : -1;
     if (start < 0) start = this.#search(count, align, top, Infinity);
@@ -71,7 +78,7 @@ export class IovaAllocator {
     const lg2 = BigInt(this.granuleLg2);
     const start = Number(iova >> lg2);
     const last = Number((iova + size - 1n) >> lg2);
-    if (last > this.#last || size <= 0n) return false;
+    if (start < this.#low || last > this.#last || size <= 0n) return false;
     const at = this.#lowerBound(start);
     if ((at < this.#starts.length && this.#starts[at]! <= last) || (at > 0 && this.#lasts[at - 1]! >= start))
       return false;
@@ -83,9 +90,12 @@ export class IovaAllocator {
 
   /** Gives back the range that begins at `iova`. @throws IommuError `EINVAL` when none does. */
   free(iova: bigint): void {
-    const start = Number(iova >> BigInt(this.granuleLg2));
+    const lg2 = BigInt(this.granuleLg2);
+    const start = Number(iova >> lg2);
     const at = this.#lowerBound(start);
-    if (this.#starts[at] !== start) throw new IommuError('EINVAL', `no IOVA range begins at ${hex(iova)}`, { iova });
+    const whole = BigInt(start) << lg2 === iova;
+    if (!whole || this.#starts[at] !== start || this.#reserved.has(start))
+      throw new IommuError('EINVAL', `no IOVA range begins at ${hex(iova)}`, { iova });
     this.#allocated -= this.#lasts[at]! - start + 1;
     if (start >= this.#hint) this.#hint = this.#lasts[at]! + 1;
     this.#starts.splice(at, 1);

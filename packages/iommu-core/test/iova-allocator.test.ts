@@ -92,6 +92,22 @@ describe('IovaAllocator', () => {
     );
   });
 
+  test('what is reserved, or begins elsewhere, is not freed', () => {
+    const reserved = [{ start: 0xf000n, last: 0xffffn, type: 'msi', doc: 'doorbell' }] as const;
+    const iova = new IovaAllocator(12, 0x4000n, 0xf_ffffn, reserved);
+    const at = iova.alloc(0x1000n, 0xffffn);
+    expect(at).toBe(0xe000n);
+    for (const wrong of [0xf000n, 0xe001n, 0xd000n]) expect(() => iova.free(wrong)).toThrow(/no IOVA range begins/);
+    expect(iova.allocatedBytes).toBe(0x1000n);
+    iova.free(at);
+    expect(iova.allocatedBytes).toBe(0n);
+    expect(iova.reserve(0xf000n, 0x1000n)).toBe(false);
+    // Outside the aperture, below and above.
+    expect(iova.reserve(0x3000n, 0x2000n)).toBe(false);
+    expect(iova.reserve(0x10_0000n, 0x1000n)).toBe(false);
+    expect(iova.reserve(0x4000n, 0x1000n)).toBe(true);
+  });
+
   test('without a limit the search is complete even after frees above where it stopped', () => {
     fc.assert(
       fc.property(
