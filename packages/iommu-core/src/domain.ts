@@ -68,8 +68,8 @@ export class PagingDomain {
   readonly #mapGather = new GatherRecord();
   readonly #syncsMap: boolean;
   /** Last page of the aperture; only looked at where one was given. */
-  readonly #limited: boolean;
-  readonly #lastPfn: number;
+  #limited: boolean;
+  #lastPfn: number;
   #topChanges: number;
   #attached = 0;
   #freed = false;
@@ -108,13 +108,19 @@ export class PagingDomain {
   /**
    * Maps `size` bytes at `iova` to `pa` with IOMMU_* `prot` bits.
    * @throws IommuError with the engine's errno as code: `EADDRINUSE`/`EEXIST` over a mapping, `ERANGE` beyond the address
-   *   width, `ENXIO`/`EINVAL` misaligned or without READ and WRITE, `ENOMEM`. `details.mapped` says how many bytes stayed mapped.
+   *   width, `ENXIO`/`EINVAL` misaligned or without READ and WRITE, `ENOMEM`, `ENODEV` when the domain was freed.
+   *   `details.mapped` says how many bytes stayed mapped.
    */
   map(iova: bigint, pa: bigint, size: bigint, prot: number): void {
     checkU64(iova, 'iova');
     checkU64(pa, 'pa');
     checkU64(size, 'size');
-    const errno = this.mapWords(hi32(iova), lo32(iova), hi32(pa), lo32(pa), Number(size), prot);
+    this.#checkAlive();
+    // The engine looks at the first address only, as Linux does; the rest would wrap around.
+    const limit = 1n << BigInt(this.table.oas);
+    const wraps = pa < limit && pa + size > limit;
+    if (wraps) this.mapped = 0;
+    const errno = wraps ? -34 : this.mapWords(hi32(iova), lo32(iova), hi32(pa), lo32(pa), exact(size), prot);
     if (errno !== 0) {
       throw new IommuError(
         codeOfErrno(errno),
@@ -155,11 +161,13 @@ export class PagingDomain {
   /**
    * Unmaps `size` bytes at `iova`; returns the bytes unmapped, which may be less, or (generic_pt formats) more than asked.
    * @param released lazy mode: runs after the flush, when the IOVA may be used again; strict mode: runs at once.
+   * @throws IommuError `ENODEV` when the domain was freed.
    */
   unmap(iova: bigint, size: bigint, released: (() => void) | null = null): bigint {
     checkU64(iova, 'iova');
     checkU64(size, 'size');
-    return BigInt(this.unmapWords(hi32(iova), lo32(iova), Number(size), released));
+    this.#checkAlive();
+    return BigInt(this.unmapWords(hi32(iova), lo32(iova), exact(size), released));
   }
 
   /** {@link unmap} on words. */
@@ -181,7 +189,8 @@ export class PagingDomain {
   unmapGather(iova: bigint, size: bigint, gather: GatherRecord): bigint {
     checkU64(iova, 'iova');
     checkU64(size, 'size');
-    return BigInt(this.table.unmap(hi32(iova), lo32(iova), Number(size), gather));
+    this.#checkAlive();
+    return BigInt(this.table.unmap(hi32(iova), lo32(iova), exact(size), gather));
   }
 
   /** Linux `iommu_iotlb_sync()`: invalidates what `gather` collected, frees its tables, and empties it. */
@@ -192,6 +201,7 @@ export class PagingDomain {
   /** Physical address that `iova` is mapped to, by the tables in memory; null when it is not mapped. */
   iovaToPhys(iova: bigint): bigint | null {
     checkU64(iova, 'iova');
+    this.#checkAlive();
     return this.table.iovaToPhys(hi32(iova), lo32(iova)) ? join64(this.table.outHi, this.table.outLo) : null;
   }
 
@@ -209,8 +219,16 @@ export class PagingDomain {
     this.flush();
     this.ops.flushIotlbAll(this);
     this.#freed = true;
+    // No IOVA is in its aperture any more, which is how mapWords refuses without asking one question more.
+    this.#limited = true;
+    this.#lastPfn = -1;
     this.table.destroy();
     this.ops.release(this);
+  }
+
+  /** The pages that its tables stood in are somebody else's after {@link free}. */
+  #checkAlive(): void {
+    if (this.#freed) throw new IommuError('ENODEV', `domain ${this.id} has been freed`, { id: this.id });
   }
 
   private sync(gather: GatherRecord): void {
@@ -222,6 +240,12 @@ export class PagingDomain {
     gather.reset();
   }
 }
+
+/**
+ * `size` as the `number` that the engine takes. One that has no exact `number` is no multiple of a page either: its low bits
+ * alone are refused in the same way, while the rounded value could pass for 2^64.
+ */
+const exact = (size: bigint): number => (BigInt(Number(size)) === size ? Number(size) : Number(size & 0xfffn));
 
 const reason = (errno: number): string => {
   switch (errno) {

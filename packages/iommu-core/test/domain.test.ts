@@ -43,6 +43,26 @@ describe('PagingDomain', () => {
     expect(domain.iovaToPhys(MIB2)).toBeNull();
   });
 
+  test('a size that no number holds is misaligned, not 2^64', () => {
+    const { domain } = setup();
+    domain.map(MIB2, 0n, MIB2, RW);
+    for (const size of [(1n << 64n) - 1n, (1n << 60n) + 1n]) {
+      expect(domain.unmap(MIB2, size)).toBe(0n);
+      expect(() => domain.map(0n, 0n, size, RW)).toThrow();
+    }
+    expect(domain.iovaToPhys(MIB2)).toBe(0n);
+    expect(domain.iovaToPhys(0n)).toBeNull();
+  });
+
+  test('an output range does not wrap around the address width', () => {
+    const { domain } = setup();
+    const last = (1n << 52n) - 0x1000n;
+    expect(() => domain.map(MIB2, last, 0x2000n, RW)).toThrow(expect.objectContaining({ code: 'ERANGE' }));
+    expect(domain.iovaToPhys(MIB2)).toBeNull();
+    domain.map(MIB2, last, 0x1000n, RW);
+    expect(domain.iovaToPhys(MIB2)).toBe(last);
+  });
+
   test('lazy: pages and ranges wait for one flush of the domain', () => {
     const { domain, log, pages, clock } = setup('lazy');
     domain.map(MIB2, 0x1234_0000n, MIB2, RW);

@@ -6,7 +6,6 @@ import type { TlbFlusher } from './flush.ts';
 /** Operations of one domain: every one flushes all streams attached to it. */
 export class DartDomainOps implements PagingDomainOps {
   /** Whoever made it: only that driver may attach the domain. */
-  readonly owner: object;
   /** Streams attached, a bit each. */
   readonly streams = new Int32Array(8);
   /**
@@ -17,8 +16,7 @@ export class DartDomainOps implements PagingDomainOps {
   readonly #flusher: TlbFlusher;
   readonly #released: (domain: PagingDomain) => void;
 
-  constructor(owner: object, flusher: TlbFlusher, released: (domain: PagingDomain) => void) {
-    this.owner = owner;
+  constructor(flusher: TlbFlusher, released: (domain: PagingDomain) => void) {
     this.#flusher = flusher;
     this.#released = released;
   }

@@ -66,7 +66,8 @@ export class AppleDartDriver implements IommuDriver {
   readonly #oas: number;
   /** Scratch for flushing one stream. */
   readonly #one = new Int32Array(8);
-  #live = 0;
+  readonly #live = new Set<PagingDomain>();
+  #released = false;
 
   /**
    * Probes and resets the hardware.
@@ -127,6 +128,7 @@ export class AppleDartDriver implements IommuDriver {
    *   allocator's pages lie beyond the part's physical address width.
    */
   createDomain(options: CreateDomainOptions = {}): PagingDomain {
+    this.#checkAlive();
     const id = this.#ids.alloc();
     let domain: PagingDomain | null = null;
     try {
@@ -134,7 +136,7 @@ export class AppleDartDriver implements IommuDriver {
         pages: this.#pages,
         clock: this.#clock,
         table: this.#table,
-        ops: new DartDomainOps(this, this.#flusher, (gone) => this.#released(gone)),
+        ops: new DartDomainOps(this.#flusher, (gone) => this.#freed(gone)),
         mode: options.mode ?? this.#mode,
         ...(options.flushQueue === undefined ? {} : { flushQueue: options.flushQueue }),
         id,
@@ -143,7 +145,7 @@ export class AppleDartDriver implements IommuDriver {
     } finally {
       if (domain === null) this.#ids.free(id);
     }
-    this.#live++;
+    this.#live.add(domain);
     const wide = topTables(domain).find((root) => root >> BigInt(this.#oas) !== 0n);
     if (wide !== undefined) {
       domain.free();
@@ -155,10 +157,16 @@ export class AppleDartDriver implements IommuDriver {
   }
 
   attach(requester: number, domain: Domain): void {
+    this.#checkAlive();
     this.#check(requester);
-    const ops = domain.type === 'paging' ? domain.ops : null;
-    if (ops === null ? domain !== this.identityDomain && domain !== this.blockedDomain : !this.#owns(ops)) {
-      throw new IommuError('EINVAL', `the domain for stream ${requester} is not of this driver`, { requester });
+    const known =
+      domain.type === 'paging'
+        ? this.#live.has(domain)
+        : domain === this.identityDomain || domain === this.blockedDomain;
+    if (!known) {
+      throw new IommuError('EINVAL', `the domain for stream ${requester} is not of this driver, or was freed`, {
+        requester,
+      });
     }
     if (domain.type === 'identity' && !this.supportsBypass) {
       throw new IommuError(
@@ -203,6 +211,7 @@ export class AppleDartDriver implements IommuDriver {
 
   /** The error interrupt handler. DART holds one error at a time, so at most one is returned. */
   handleFaults(): FaultEvent[] {
+    this.#checkAlive();
     const mmio = this.#mmio;
     const variant = this.#variant;
     const error = mmio.read32(variant.error);
@@ -218,9 +227,11 @@ export class AppleDartDriver implements IommuDriver {
   }
 
   release(): void {
-    if (this.#live > 0) {
-      throw new IommuError('EBUSY', `${this.#live} paging domain(s) are alive`, { domains: this.#live });
+    if (this.#released) return;
+    if (this.#live.size > 0) {
+      throw new IommuError('EBUSY', `${this.#live.size} paging domain(s) are alive`, { domains: this.#live.size });
     }
+    this.#released = true;
     this.#domains.fill(null);
     this.#reset();
   }
@@ -285,13 +296,13 @@ export class AppleDartDriver implements IommuDriver {
     old.detached();
   }
 
-  #released(domain: PagingDomain): void {
+  #freed(domain: PagingDomain): void {
     this.#ids.free(domain.id);
-    this.#live--;
+    this.#live.delete(domain);
   }
 
-  #owns(ops: object): boolean {
-    return ops instanceof DartDomainOps && ops.owner === this;
+  #checkAlive(): void {
+    if (this.#released) throw new IommuError('ENODEV', 'the driver has released its DART');
   }
 
   #check(requester: number): void {

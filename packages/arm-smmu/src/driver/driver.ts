@@ -17,6 +17,7 @@ import type {
   ReservedRegion,
   VirtualClock,
 } from '@iommu-ts/iommu-core';
+import { NO_PAGE } from '@iommu-ts/iommu-pages';
 import type { IommuPages, PhysicalMemory } from '@iommu-ts/iommu-pages';
 import type { HwInfo, PageTableConfig, PageTableFormat } from '@iommu-ts/page-table';
 import { CMD } from '../commands.ts';
@@ -136,8 +137,16 @@ export class ArmSmmuDriver implements IommuDriver, DomainOwner, StreamInvalidati
     // 0 stays free: it tags what is not ours (stage 1 without VMID, the SMMU before us).
     this.#ids = new IdAllocator(stage === 1 ? 'ASID' : 'VMID', 1, wide === 1n ? 0xffff : 0xff);
     this.#streams = new StreamTable(this.#memory, this.#pages, Number(idr1.SIDSIZE), idr0.ST_LEVEL === 1n);
-    this.commands = new CommandSender(this.#mmio, this.#memory, this.#pages, Math.min(Number(idr1.CMDQS), CMDQ_LOG2));
-    this.#faults = new FaultHandler(this.#mmio, this.#memory, this.#pages, Math.min(Number(idr1.EVENTQS), EVTQ_LOG2));
+    let commandsPfn = NO_PAGE;
+    try {
+      this.commands = new CommandSender(this.#mmio, this.#memory, this.#pages, Math.min(Number(idr1.CMDQS), CMDQ_LOG2));
+      commandsPfn = this.commands.pfn;
+      this.#faults = new FaultHandler(this.#mmio, this.#memory, this.#pages, Math.min(Number(idr1.EVENTQS), EVTQ_LOG2));
+    } catch (error) {
+      this.#pages.freePages(commandsPfn);
+      this.#streams.release();
+      throw error;
+    }
     const { commands } = this;
     this.info = {
       name: 'arm-smmu',
@@ -165,6 +174,7 @@ export class ArmSmmuDriver implements IommuDriver, DomainOwner, StreamInvalidati
   }
 
   createDomain(options: CreateDomainOptions = {}): PagingDomain {
+    this.#checkAlive();
     const id = this.#ids.alloc();
     let cdPfn = -1;
     try {
@@ -189,6 +199,7 @@ export class ArmSmmuDriver implements IommuDriver, DomainOwner, StreamInvalidati
   }
 
   attach(requester: number, domain: Domain): void {
+    this.#checkAlive();
     this.#checkRequester(requester);
     const before = this.#domainOf.get(requester) ?? null;
     if (before === domain) return;
@@ -216,6 +227,7 @@ export class ArmSmmuDriver implements IommuDriver, DomainOwner, StreamInvalidati
   }
 
   handleFaults(): FaultEvent[] {
+    this.#checkAlive();
     return this.#faults.handle();
   }
 
@@ -251,6 +263,10 @@ export class ArmSmmuDriver implements IommuDriver, DomainOwner, StreamInvalidati
     return Object.fromEntries(
       Object.entries(layout).map(([name, field]) => [name, extract(value, field)]),
     ) as unknown as FieldValues<L>;
+  }
+
+  #checkAlive(): void {
+    if (this.#released) throw new IommuError('ENODEV', 'the driver has released its SMMU');
   }
 
   #checkRequester(requester: number): void {

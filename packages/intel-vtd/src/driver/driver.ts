@@ -161,6 +161,7 @@ export class VtdDriver implements IommuDriver {
   }
 
   createDomain(options: CreateDomainOptions = {}): PagingDomain {
+    this.checkAlive();
     const id = this.ids.alloc();
     try {
       const domain = new PagingDomain({
@@ -181,6 +182,7 @@ export class VtdDriver implements IommuDriver {
   }
 
   attach(requester: number, domain: Domain): void {
+    this.checkAlive();
     this.checkRequester(requester);
     if (
       domain.type === 'paging'
@@ -218,6 +220,7 @@ export class VtdDriver implements IommuDriver {
   }
 
   handleFaults(): FaultEvent[] {
+    this.checkAlive();
     const events: FaultEvent[] = [];
     const { frcdOffset, frcdCount } = this.capabilities;
     let status = this.mmio.read32(OFFSET.FSTS);
@@ -264,6 +267,10 @@ export class VtdDriver implements IommuDriver {
     const { frcdOffset, frcdCount } = this.capabilities;
     for (let i = 0; i < frcdCount; i++) this.mmio.write32(frcdOffset + 16 * i + 12, F);
     this.mmio.write32(OFFSET.FSTS, CLEAR_STATUS);
+  }
+
+  private checkAlive(): void {
+    if (this.released) throw new IommuError('ENODEV', 'the driver has released its unit');
   }
 
   private checkRequester(requester: number): void {

@@ -106,8 +106,15 @@ export class RiscvIommuDriver implements IommuDriver {
     this.#turnOff();
     this.#programInterrupts(extract(cap, CAP.IGS) !== 1n);
     this.#commands = new CommandSender(mmio, pages, options.commandQueueLog2 ?? 13);
-    this.#faults = new FaultHandler(mmio, pages, options.faultQueueLog2 ?? 12);
-    this.#directory = new DeviceDirectory(mmio, pages, extract(cap, CAP.MSI_FLAT) !== 0n);
+    let faults: FaultHandler | null = null;
+    try {
+      this.#faults = faults = new FaultHandler(mmio, pages, options.faultQueueLog2 ?? 12);
+      this.#directory = new DeviceDirectory(mmio, pages, extract(cap, CAP.MSI_FLAT) !== 0n);
+    } catch (error) {
+      faults?.close();
+      this.#commands.close();
+      throw error;
+    }
     this.ddtLevels = this.#directory.levels;
     this.#commands.invalidateDdt(-1);
     this.#commands.invalidateAll();

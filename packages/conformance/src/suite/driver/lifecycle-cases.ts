@@ -1,5 +1,6 @@
 /** Ids, errors of the API, and giving everything back. */
 import { IommuError, hex } from '@iommu-ts/bits';
+import { BuddySource, IommuPages, PhysicalMemory } from '@iommu-ts/iommu-pages';
 import type { PagingDomain } from '@iommu-ts/iommu-core';
 import { expect } from 'vitest';
 import { DEVICE, OTHER, Rig, RW } from './rig.ts';
@@ -16,6 +17,44 @@ const codeOf = (run: () => void): string => {
     return error instanceof IommuError ? error.code : String(error);
   }
   return 'nothing thrown';
+};
+
+/** Uses up what memory there is; returns whether a device could be attached and mapped for once pages were given back. */
+const exhaust = (rig: Rig, label: string): boolean => {
+  const { driver, system } = rig;
+  const domains: PagingDomain[] = [];
+  expect(
+    codeOf(() => {
+      while (domains.length < MAX_IDS) domains.push(driver.createDomain());
+    }),
+    `${label}: after ${domains.length} domains`,
+  ).toMatch(/^(ENOMEM|ENOSPC)$/);
+  const [first] = domains;
+  let attached = false;
+  if (first !== undefined) {
+    expect(
+      codeOf(() => first.map(rig.iova(0), rig.pa(0), rig.granule, RW)),
+      label,
+    ).toMatch(/^(ENOMEM|nothing thrown)$/);
+    const refused = codeOf(() => driver.attach(DEVICE, first));
+    expect(refused, label).toMatch(/^(ENOMEM|nothing thrown)$/);
+    // Refused means: as before.
+    expect(driver.domainOf(DEVICE), label).toBe(refused === 'ENOMEM' ? null : first);
+    expect(first.attachCount, label).toBe(refused === 'ENOMEM' ? 0 : 1);
+    for (const domain of domains.splice(1)) domain.free();
+    attached =
+      codeOf(() => {
+        driver.attach(DEVICE, first);
+        first.unmap(rig.iova(0), rig.granule);
+        first.map(rig.iova(0), rig.pa(0), rig.granule, RW);
+      }) === 'nothing thrown';
+    if (attached) rig.reaches(DEVICE, rig.iova(0), rig.pa(0));
+    driver.detach(DEVICE);
+    first.free();
+  }
+  driver.release();
+  expect(system.pages.nrIommuPages(), `${label}: pages left after release`).toBe(0);
+  return attached;
 };
 
 export const lifecycleCases: readonly DriverCase[] = [
@@ -101,6 +140,67 @@ export const lifecycleCases: readonly DriverCase[] = [
       rig.refused(DEVICE, rig.iova(0));
       second.map(rig.iova(0), rig.pa(9), rig.granule, RW);
       rig.reaches(DEVICE, rig.iova(0), rig.pa(9));
+    },
+  },
+  {
+    name: 'domain_freed',
+    run(harness) {
+      const rig = new Rig(harness);
+      const domain = rig.driver.createDomain();
+      domain.map(rig.iova(0), rig.pa(0), rig.granule, RW);
+      domain.free();
+      const used = rig.system.pages.nrIommuPages();
+      // Its pages are somebody else's now.
+      for (const [name, run] of [
+        ['map', () => domain.map(rig.iova(1), rig.pa(0), rig.granule, RW)],
+        ['unmap', () => domain.unmap(rig.iova(0), rig.granule)],
+        ['iovaToPhys', () => domain.iovaToPhys(rig.iova(0))],
+      ] as const) {
+        expect(codeOf(run), name).toBe('ENODEV');
+      }
+      expect(domain.mapWords(0, 0x4000_0000, 1, 0, Number(rig.granule), RW)).toBe(-34);
+      expect(codeOf(() => rig.driver.attach(DEVICE, domain))).toBe('EINVAL');
+      expect(rig.driver.domainOf(DEVICE)).toBeNull();
+      rig.refused(DEVICE, rig.iova(0));
+      expect(rig.system.pages.nrIommuPages()).toBe(used);
+    },
+  },
+  {
+    name: 'no_memory',
+    run(harness) {
+      // From no page on, twice as many each time: whatever there is no page for is refused, and nothing is lost.
+      let attached = false;
+      for (let size = 0x1000n; size <= 1n << 27n && !attached; size *= 2n) {
+        const memory = new PhysicalMemory([{ base: 0n, size: 64n << 30n }]);
+        const pages = new IommuPages(memory, new BuddySource(memory, [{ base: 63n << 30n, size }]));
+        const label = `${hex(size)} bytes`;
+        let rig: Rig | null = null;
+        const made = codeOf(() => (rig = new Rig(harness, { memory, pages })));
+        if (rig === null) {
+          expect(made, label).toBe('ENOMEM');
+          expect(pages.nrIommuPages(), `${label}: pages lost by the constructor`).toBe(0);
+          continue;
+        }
+        attached = exhaust(rig, label);
+      }
+      expect(attached, 'a device was attached in the end').toBe(true);
+    },
+  },
+  {
+    name: 'released',
+    run(harness) {
+      const rig = new Rig(harness);
+      rig.driver.release();
+      rig.driver.release();
+      for (const [name, run] of [
+        ['createDomain', () => rig.driver.createDomain()],
+        ['attach', () => rig.driver.attach(DEVICE, rig.driver.blockedDomain)],
+        ['handleFaults', () => rig.driver.handleFaults()],
+      ] as const) {
+        expect(codeOf(run), name).toBe('ENODEV');
+      }
+      rig.driver.detach(DEVICE);
+      expect(rig.system.pages.nrIommuPages()).toBe(0);
     },
   },
   {
