@@ -15,7 +15,7 @@ import { NOT_A_RUN, mapRun, unmapRun } from './run.ts';
 import { TableState } from './state.ts';
 import type { Existing } from './state.ts';
 import { unmapGeneric, unmapIo, unmapPagesIo } from './unmap.ts';
-import { lookUp, walkRecord } from './walk.ts';
+import { lookUp, lookUpDart, walkRecord } from './walk.ts';
 import type { WalkRecord } from './walk.ts';
 
 /**
@@ -203,7 +203,7 @@ export class PageTable extends TableState {
 
   /** Looks an IOVA up. @returns whether it is mapped; the output address is in {@link outHi} and {@link outLo} (int32). */
   iovaToPhys(iovaHi: number, iovaLo: number): boolean {
-    return lookUp(this, iovaHi | 0, iovaLo | 0);
+    return this.dartWord < -1 ? lookUp(this, iovaHi | 0, iovaLo | 0) : lookUpDart(this, iovaHi | 0, iovaLo | 0);
   }
 
   /** The walk for an IOVA, step by step. @throws IommuError `ERANGE` when `iova` is not a 64-bit value. */

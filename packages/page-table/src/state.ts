@@ -201,6 +201,14 @@ export class TableState {
   walkHi = 0;
   /** Word of `homeWords` where the only top table begins, or -1. @internal */
   rootWord = -1;
+  /**
+   * For DART's look-up: word of `homeWords` where the only table of level 1 begins, -1 when it is to be found by
+   * `rootWords` or in the table above, -2 when the look-up must be the general one.
+   * @internal
+   */
+  dartWord = -2;
+  /** Words of `homeWords` where DART's start tables begin, when there are several. @internal */
+  rootWords: Int32Array = NO_WORDS;
   /** @internal */ bulk: WasmBulk | null = null;
 
   /** Last table of level 0 found by a map or unmap; forgotten whenever a table is freed or the top changes. @internal */
@@ -362,6 +370,7 @@ export class TableState {
     this.coverMaskHi = hi;
     this.cacheAt = -1;
     this.rootWord = -1;
+    this.dartWord = -2;
     const range = this.memory.rangeOf(pfn);
     if (range !== null && range.flat) {
       this.homeWords = range.words;
@@ -371,8 +380,9 @@ export class TableState {
       this.bulk = bulkFor(range);
       // The quick look-up wants one high address word for the whole range.
       const lastHi = Math.floor((range.endPfn - 1) / 0x10_0000) | 0;
-      if (this.rootCount === 1 && lastHi === this.homeHi) {
-        this.rootWord = (pfn - range.basePfn) * 1024;
+      if (lastHi === this.homeHi) {
+        if (this.rootCount === 1) this.rootWord = (pfn - range.basePfn) * 1024;
+        if (this.rules === RULES_IO_PGTABLE_DART) this.#setDart(range.basePfn, range.endPfn);
         // Address bits of the low word that the shift or the fold put beyond the low address word are tested as well.
         this.encodeOa(this.homeHi, 0);
         const beyond = this.foldLo | (this.oaShift === 0 ? 0 : -1 << (32 - this.oaShift));
@@ -380,6 +390,18 @@ export class TableState {
         this.walkMaskLo = this.entryMaskLo | beyond;
         this.topType = (this.entryValueLo + level * this.tableStep) | (this.lo & beyond);
       }
+    }
+  }
+
+  /** Settles whether the look-up may take DART's own way: start tables in the home range, all tables of one shape. */
+  #setDart(basePfn: number, endPfn: number): void {
+    const plain = this.presentHi === 0 && this.foldLo === 0 && this.tableStep === 0 && this.contig === 0;
+    const shaped = (this.topLevel === 1 || this.topLevel === 2) && this.topBits === this.bits && this.leafSpanLg2 < 32;
+    if (!plain || !shaped || this.lowOk === 0 || this.highOk !== 0) return;
+    if (this.rootCount === 1) this.dartWord = this.topLevel === 1 ? this.rootWord : -1;
+    else if (this.rootPfns.length === this.rootCount && this.rootPfns.every((pfn) => pfn >= basePfn && pfn < endPfn)) {
+      this.rootWords = Int32Array.from(this.rootPfns, (pfn) => (pfn - basePfn) * 1024);
+      this.dartWord = -1;
     }
   }
 

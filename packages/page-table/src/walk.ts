@@ -143,6 +143,61 @@ export const lookUp = (table: TableState, iovaHi: number, iovaLo: number): boole
   return true;
 };
 
+/** Word of the level-1 table for the IOVA of a DART table with several start tables or three levels, or -1. */
+const dartTable = (table: TableState, iovaHi: number, iovaLo: number): number => {
+  const top = table.topShift;
+  if (table.rootCount !== 1) {
+    const rootShift = table.topShift + table.bits;
+    if (table.topLevel !== 1 || rootShift >= 32) return -1;
+    return table.rootWords[((iovaLo >>> rootShift) | (iovaHi << -rootShift)) & (table.rootCount - 1)]!;
+  }
+  const words = table.homeWords;
+  const index = top >= 32 ? iovaHi >>> top : (iovaLo >>> top) | (iovaHi << -top);
+  const w = (table.rootWord + ((index & table.topMask) << 1)) | 0;
+  const lo = words[w]!;
+  if ((lo & table.walkMaskLo) !== table.topType || words[(w + 1) | 0] !== table.walkHi) return -1;
+  return (((lo & table.oaMaskLo) << table.oaShift) - table.homeLo) >>> 2;
+};
+
+/**
+ * The look-up for DART, whose tables are alike at all levels and have leaves at the lowest only: two or three loads,
+ * without a loop. As in {@link lookUp}, whatever is not as the engine writes it is looked at again from the top.
+ */
+export const lookUpDart = (table: TableState, iovaHi: number, iovaLo: number): boolean => {
+  if (((iovaHi & table.coverMaskHi) | (iovaLo & table.coverMaskLo)) !== 0) return false;
+  let at = table.dartWord;
+  if (at < 0) {
+    at = dartTable(table, iovaHi, iovaLo);
+    if (at < 0) return lookUpAnywhere(table, iovaHi, iovaLo);
+  }
+  const words = table.homeWords;
+  const oaShift = table.oaShift;
+  const indexMask = table.indexMask;
+  const shift = table.leafSpanLg2; // of level 1, below 32
+  let w = (at + ((((iovaLo >>> shift) | (iovaHi << -shift)) & indexMask) << 1)) | 0;
+  let lo = words[w]!;
+  if ((lo & table.walkMaskLo) !== table.topType || words[(w + 1) | 0] !== table.walkHi) {
+    return lookUpAnywhere(table, iovaHi, iovaLo);
+  }
+  at = (((lo & table.oaMaskLo) << oaShift) - table.homeLo) >>> 2;
+  const leafShift = table.granuleLg2;
+  w = (at + (((iovaLo >>> leafShift) & indexMask) << 1)) | 0;
+  lo = words[w]!;
+  if ((lo & table.presentLo) === 0) {
+    // Beyond the range `lo` reads as undefined, which is not present either.
+    return at >= table.homeLength && lookUpAnywhere(table, iovaHi, iovaLo);
+  }
+  const hi = words[(w + 1) | 0]!;
+  const oa = lo & table.oaMaskLo;
+  table.outHi = ((hi & table.oaMaskHi) << oaShift) | ((oa >>> (31 - oaShift)) >>> 1);
+  table.outLo = (oa << oaShift) | (iovaLo & table.granuleMask);
+  table.leafSizeLg2 = leafShift;
+  table.leafLevel = 0;
+  table.leafHi = hi;
+  table.leafLo = lo;
+  return true;
+};
+
 /** The walk with a record of each step. Never throws for what the tables hold: depth is bounded by the levels. */
 export const walkRecord = (table: TableState, iova: bigint): WalkRecord => {
   checkU64(iova, 'iova');
