@@ -61,7 +61,11 @@ const program = (io: Io, version: string, parts: Parts, status: (code: number) =
     .argument('[inputs...]', 'files and folders, packed or plain, recognised by content')
     .option('--driver <names>', `all, or some of ${names}: inputs of the others are left out`, 'all')
     .option('--json [file]', 'the report as JSON, on stdout or into a file')
-    .option('--known-deviations <file>', 'operations where the specification says otherwise than the recording (JSON)')
+    .option(
+      '--known-deviations <file>',
+      'operations where the specification says otherwise than the recording (JSON); may be given again',
+      (file: string, before: readonly string[] = []) => [...before, file],
+    )
     .option('-v, --verbose', 'a line for each failed case')
     .addHelpText('after', VERIFY_EXAMPLES)
     .action((inputs: string[], flags: VerifyFlags) =>

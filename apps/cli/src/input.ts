@@ -1,7 +1,7 @@
 /** Reading what the user names: files and folders, packed or plain, told apart by content. */
-import { readFileSync, readdirSync, statSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, readSync, readdirSync, realpathSync, statSync } from 'node:fs';
 import path from 'node:path';
-import { gunzipSync } from 'node:zlib';
+import { constants, gunzipSync } from 'node:zlib';
 import { IommuError } from '@iommu-ts/bits';
 
 /** No input that this program makes sense of is larger when unpacked. */
@@ -73,6 +73,37 @@ export const readText = (name: string, shown: string = name): string => {
     return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
   } catch {
     throw inputError(`${shown}: expected UTF-8 text (or gzip of it), found other bytes`);
+  }
+};
+
+/** Bytes that are looked at to tell what a file is. */
+const HEAD_BYTES = 4096;
+
+/** The beginning of a regular file as text, gzip unpacked as far as it goes; empty when there is none. Never throws. */
+export const headText = (name: string): string => {
+  try {
+    if (!statSync(name).isFile()) return '';
+    const bytes = new Uint8Array(HEAD_BYTES);
+    const file = openSync(name, 'r');
+    let head: Uint8Array;
+    try {
+      head = bytes.subarray(0, readSync(file, bytes));
+    } finally {
+      closeSync(file);
+    }
+    if (head[0] === 0x1f && head[1] === 0x8b) head = gunzipSync(head, { finishFlush: constants.Z_SYNC_FLUSH });
+    return new TextDecoder().decode(head);
+  } catch {
+    return '';
+  }
+};
+
+/** The path without links. */
+export const realPath = (name: string): string => {
+  try {
+    return realpathSync(name);
+  } catch (error) {
+    throw inputError(`${name}: ${reasonOf(error)}`);
   }
 };
 

@@ -78,6 +78,16 @@ describe.each(harnesses.map((h) => h.name))('%s', (name) => {
     right(play(name, rows, { mode: 'lazy' }));
     right(play(name, rows, { iova: 'allocate' }));
   });
+  test('every combination of IOMMU_* bits', () => {
+    const rows = [attach(1)];
+    for (let prot = 0; prot < 64; prot++) {
+      rows.push(map(0x4000_0000n + BigInt(prot) * 0x4000n, 0x4000_0000n + BigInt(prot) * 0x4000n, 0x4000n, prot));
+    }
+    const result = play(name, [...rows, unmap(0x4000_0000n, 64n * 0x4000n)]);
+    right(result);
+    // Neither READ nor WRITE is no mapping.
+    expect(result.refusals).toEqual({ 'map: EINVAL': 16 });
+  });
   test('a map before its domain has a device, and a device that moves on', () => {
     const rows = [
       map(0x4000_0000n, 0x10_0000n, 0x4000n),

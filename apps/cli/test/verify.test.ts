@@ -1,5 +1,5 @@
 /** `iommu verify` on what was recorded, and on copies with something wrong in them. */
-import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { gunzipSync, gzipSync } from 'node:zlib';
 import { describe, expect, test } from 'vitest';
@@ -75,6 +75,76 @@ describe('recorded files', () => {
     const swapped = await iommu(['verify', '--json', 'a.json.gz'], dir);
     expect(JSON.parse(swapped.out)).toMatchObject({ passed: 1 });
     expect(readFileSync(path.join(dir, 'a.json.gz'))).toEqual(before);
+  });
+});
+
+describe('folders as people have them', () => {
+  const one = 'golden/vtdss-39-0.json.gz';
+  test('a manifest of something else, links in a circle, other files', async () => {
+    const dir = folder();
+    cpSync(fixture(one), path.join(dir, 'a.json.gz'));
+    put(dir, 'manifest.json', '{"name":"an extension","manifest_version":3}');
+    put(dir, 'notes.txt', 'a golden table: "format"');
+    put(dir, 'package.json', '{"format":7}');
+    symlinkSync('.', path.join(dir, 'loop'));
+    symlinkSync('nowhere', path.join(dir, 'dangling.json'));
+    const { status, out, err } = await iommu(['verify', '.'], dir);
+    expect({ status, err }).toEqual({ status: 0, err: '' });
+    expect(out).toBe('ok   a.json.gz (intel-vtd): 1 passed, 0 failed\n1 passed, 0 failed, 0 skipped\n');
+  });
+  test('the content tells, not the name', async () => {
+    const dir = folder();
+    put(dir, 'plain', textOf(one));
+    cpSync(fixture(one), path.join(dir, 'packed.bin'));
+    put(dir, 'vectors.log', textOf('vectors/linux-drivers/amd-vi-linux-7.2.jsonl.gz'));
+    const { status, out } = await iommu(['verify', dir]);
+    expect(status, out).toBe(0);
+    expect(lastLine(out)).toBe('3 passed, 0 failed, 0 skipped');
+  });
+  test('files are named as they were given', async () => {
+    const dir = folder();
+    mkdirSync(path.join(dir, 'below'));
+    cpSync(fixture(one), path.join(dir, 'a.json.gz'));
+    put(dir, 'b.json', '{');
+    const below = path.join(dir, 'below');
+    for (const name of ['../a.json.gz', '..', '../']) {
+      const { out } = await iommu(['verify', name], below);
+      expect(out).toMatch(/^ok {3}\.\.\/a\.json\.gz \(intel-vtd\)/);
+    }
+    expect((await iommu(['verify', '..'], below)).err).toMatch(/^iommu: \.\.\/b\.json: expected JSON/);
+    expect((await iommu(['verify', path.join(dir, 'a.json.gz')], dir)).out).toContain(path.join(dir, 'a.json.gz'));
+    expect((await iommu(['verify', '../nothing'], below)).err).toContain('iommu: ../nothing: no such file');
+  });
+  test('what is no JSON is told in one line', async () => {
+    const dir = folder();
+    put(dir, 'tsconfig.json', '// of a project\n{"a": 1,}\n');
+    const { status, err } = await iommu(['verify', 'tsconfig.json'], dir);
+    expect(status).toBe(2);
+    expect(err).toMatch(ONE_LINE);
+  });
+});
+
+describe('--json FILE where a file is', () => {
+  test('another file is written over, an input is not', async () => {
+    const dir = folder();
+    cpSync(fixture('golden/vtdss-39-0.json.gz'), path.join(dir, 'a.json.gz'));
+    for (const before of ['', 'old\n', '{"format":"iommu-verify/1"', '{"made by":"something else"}']) {
+      put(dir, 'out.json', before);
+      const { status, out } = await iommu(['verify', 'a.json.gz', '--json', 'out.json'], dir);
+      expect({ status, last: lastLine(out) }).toEqual({ status: 0, last: '1 passed, 0 failed, 0 skipped' });
+      expect(JSON.parse(readFileSync(path.join(dir, 'out.json'), 'utf8'))).toMatchObject({ passed: 1 });
+    }
+    put(dir, 'g.json', textOf('golden/vtdss-39-1.json.gz'));
+    const both = await iommu(['verify', 'a.json.gz', '--json', 'g.json'], dir);
+    expect(JSON.parse(both.out)).toMatchObject({ passed: 2 });
+    expect(readFileSync(path.join(dir, 'g.json'), 'utf8')).toBe(textOf('golden/vtdss-39-1.json.gz'));
+  });
+  test('one that cannot be written is told before anything is played', async () => {
+    const dir = folder();
+    cpSync(fixture('golden/vtdss-39-0.json.gz'), path.join(dir, 'a.json.gz'));
+    const { status, out, err } = await iommu(['verify', 'a.json.gz', '--json', 'no/such/x.json'], dir);
+    expect({ status, out }).toEqual({ status: 2, out: '' });
+    expect(err).toMatch(/^iommu: --json no\/such\/x\.json: ENOENT[^\n]*\n$/);
   });
 });
 
@@ -190,6 +260,9 @@ describe('what does not match fails with status 1', () => {
     const failed = (text: string): number => Number(/(\d+) failed, \d+ skipped/.exec(lastLine(text))![1]);
     expect(failed(known.out)).toBe(failed(without.out) - 1);
     expect(known.out).toMatch(/1 known to deviate/);
+    put(dir, 'none.json', '[]');
+    const files = ['known.json', 'none.json'].flatMap((file) => ['--known-deviations', file]);
+    expect((await iommu(['verify', 'v.jsonl', ...files], dir)).out).toBe(known.out);
     put(dir, 'bad.json', '{}');
     const bad = await iommu(['verify', 'v.jsonl', '--known-deviations', 'bad.json'], dir);
     expect(bad).toMatchObject({ status: 2, out: '' });

@@ -428,7 +428,7 @@ class ScenarioPlayer {
     for (let at = 0; at < buffer.length;) {
       const address = BigInt.asUintN(64, iova + BigInt(at));
       const length = Math.min(buffer.length - at, 4096 - Number(address & 0xfffn));
-      const status = this.#hardware.translate(requester, pasid, hi32(address) | 0, lo32(address) | 0, access);
+      const status = this.#hardware.translate(requester, pasid, hi32(address) | 0, lo32(address) | 0, access, length);
       if (status !== TRANSLATE_OK) return { ok: false, pa: 0n, why: `a refusal with code ${hex(status)}` };
       parts.push({ pa: join64(this.#hardware.outHi, this.#hardware.outLo), at, length });
       at += length;

@@ -1,26 +1,24 @@
 /** `--json [file]` and other files that a command writes. */
-import { readFileSync, statSync, writeFileSync } from 'node:fs';
+import { closeSync, openSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { inputError } from '../input.ts';
+import { headText, inputError } from '../input.ts';
 import type { Io } from '../io.ts';
 
-/** Writes a file that the user named. @throws IommuError `EFORMAT` when it can't. */
-export const writeOutput = (io: Io, option: string, file: string, text: string): void => {
+const doIt = (option: string, file: string, act: () => void): void => {
   try {
-    writeFileSync(path.resolve(io.cwd, file), text);
+    act();
   } catch (error) {
     throw inputError(`${option} ${file}: ${(error as Error).message.split('\n')[0]!}`);
   }
 };
 
-/** True for a file that an earlier `--json` wrote. */
-const isReport = (full: string): boolean => {
-  try {
-    return /^\s*\{\s*"format":\s*"iommu-(?:replay|verify)\/1"/.test(readFileSync(full, 'utf8').slice(0, 200));
-  } catch {
-    return false;
-  }
-};
+/** Makes sure, before a long run, that a file can be written. @throws IommuError `EFORMAT` when it can't. */
+export const claimOutput = (io: Io, option: string, file: string): void =>
+  doIt(option, file, () => closeSync(openSync(path.resolve(io.cwd, file), 'a')));
+
+/** Writes a file that the user named. @throws IommuError `EFORMAT` when it can't. */
+export const writeOutput = (io: Io, option: string, file: string, text: string): void =>
+  doIt(option, file, () => writeFileSync(path.resolve(io.cwd, file), text));
 
 /** What `--json` was given: nothing, "to stdout", or a file. */
 export interface JsonTarget {
@@ -30,23 +28,42 @@ export interface JsonTarget {
   readonly input: string | null;
 }
 
+/** What an earlier `--json` wrote. */
+const REPORT = /^\s*\{\s*"format":\s*"iommu-(?:replay|verify)\/1"/;
+
+/** A table, vectors, a dump or a trace, packed or plain: what these commands read. */
+const looksLikeInput = (full: string): boolean => {
+  const head = headText(full);
+  return (
+    /^\s*\{[^\n]*"op"\s*:/.test(head) ||
+    /"format"\s*:\s*"iommu-(?:golden|vectors|guest-snapshot)\//.test(head) ||
+    head.includes('IOMMU:') ||
+    head.startsWith('# tracer:')
+  );
+};
+
 /**
- * `--json` takes a file name or none, so a word behind it could be either. Something that exists and was not written by
- * this program is an input, and is never written over.
+ * `--json` takes a file name or none, so a word behind it could be either. A folder or an existing file that looks like
+ * something to read is an input and is never written over; so is every existing file while no other input is named.
+ * What an earlier `--json` wrote is written anew.
+ * @param named inputs were named apart from this word
  */
-export const jsonTarget = (io: Io, value: string | boolean | undefined): JsonTarget => {
+export const jsonTarget = (io: Io, value: string | boolean | undefined, named: boolean): JsonTarget => {
   if (value === undefined || value === false) return { json: false, file: null, input: null };
   if (value === true) return { json: true, file: null, input: null };
   const full = path.resolve(io.cwd, value);
-  let there = false;
+  const input = { json: true, file: null, input: value };
+  const file = { json: true, file: value, input: null };
+  let size: number;
   try {
     const stat = statSync(full);
-    there = stat.isDirectory() || stat.size > 0;
+    if (stat.isDirectory()) return input;
+    size = stat.isFile() ? stat.size : 0;
   } catch {
-    there = false;
+    return file;
   }
-  if (there && !isReport(full)) return { json: true, file: null, input: value };
-  return { json: true, file: value, input: null };
+  if (size === 0 || REPORT.test(headText(full))) return file;
+  return named && !looksLikeInput(full) ? file : input;
 };
 
 /** JSON of a report, a line a key at the top. */

@@ -12,7 +12,7 @@ import type { ReplayProgress } from '../replay/replay.ts';
 import type { ReplayOptions } from '../replay/result.ts';
 import { reportText } from '../replay/table.ts';
 import { readTrace } from '../replay/trace.ts';
-import { jsonTarget, jsonText, writeOutput } from './output.ts';
+import { claimOutput, jsonTarget, jsonText, writeOutput } from './output.ts';
 
 export interface ReplayFlags {
   readonly driver: string;
@@ -74,7 +74,7 @@ export const replayCommand = (
   flags: ReplayFlags,
   all: readonly DriverHarness[],
 ): number => {
-  const target = jsonTarget(io, flags.json);
+  const target = jsonTarget(io, flags.json, name !== undefined);
   if (target.input !== null && name !== undefined) throw inputError(`${name}: expected one trace, found two`);
   const given = name ?? target.input;
   const harnesses = selectDrivers(flags.driver, all);
@@ -89,6 +89,8 @@ export const replayCommand = (
     given === null
       ? readTrace(BUNDLED_TRACE, path.basename(BUNDLED_TRACE))
       : readTrace(path.resolve(io.cwd, given), given);
+  if (flags.report !== undefined) claimOutput(io, '--report', flags.report);
+  if (target.file !== null) claimOutput(io, '--json', target.file);
   const bar = progressBar(io);
   let report;
   try {

@@ -9,14 +9,26 @@ import type { Io } from '../io.ts';
 import { findInputs } from '../verify/inputs.ts';
 import { fileLine, playInput } from '../verify/play.ts';
 import type { FileResult } from '../verify/play.ts';
-import { jsonTarget, jsonText, writeOutput } from './output.ts';
+import { claimOutput, jsonTarget, jsonText, writeOutput } from './output.ts';
 
 export interface VerifyFlags {
   readonly driver: string;
   readonly json?: string | boolean;
-  readonly knownDeviations?: string;
+  readonly knownDeviations?: readonly string[];
   readonly verbose?: boolean;
 }
+
+/** Puts the name that the user gave in the place of the path that was opened. */
+const asGiven =
+  (cwd: string, name: string, full: string) =>
+  (text: string): string => {
+    const { sep } = path;
+    // Below the current folder, `.` and `./a` need no dots.
+    const plain = path.isAbsolute(name) ? text : text.replaceAll(`${cwd}${sep}`, '');
+    const given = path.normalize(name).replace(/(?<=.)[\\/]+$/, '');
+    if (plain === full || plain.startsWith(`${full}:`)) return given + plain.slice(full.length);
+    return plain.replaceAll(`${full}${sep}`, `${given}${sep}`);
+  };
 
 /** @returns the exit status: 0, 1 something failed, 2 something could not be read. */
 export const verifyCommand = (
@@ -26,27 +38,24 @@ export const verifyCommand = (
   all: readonly DriverHarness[],
   claims: Readonly<Record<string, GoldenClaim>>,
 ): number => {
-  const target = jsonTarget(io, flags.json);
+  const target = jsonTarget(io, flags.json, names.length > 0);
   const inputs = target.input === null ? [...names] : [target.input, ...names];
   if (inputs.length === 0) throw inputError('verify: expected files or folders');
   const harnesses = selectDrivers(flags.driver, all);
-  const deviations =
-    flags.knownDeviations === undefined
-      ? []
-      : parseKnownDeviations(
-          readText(path.resolve(io.cwd, flags.knownDeviations), flags.knownDeviations),
-          flags.knownDeviations,
-        );
+  const deviations = (flags.knownDeviations ?? []).flatMap((file) =>
+    parseKnownDeviations(readText(path.resolve(io.cwd, file), file), file),
+  );
+  if (target.file !== null) claimOutput(io, '--json', target.file);
   const context = { harnesses, claims, deviations };
   const lines = !(target.json && target.file === null);
   const files: FileResult[] = [];
   const unreadable: { file: string; message: string }[] = [];
   let others = 0;
-  // Messages name files as the user did.
-  const shown = (text: string): string => text.replaceAll(`${path.resolve(io.cwd)}${path.sep}`, '');
   for (const name of inputs) {
+    const full = path.resolve(io.cwd, name);
+    const shown = asGiven(path.resolve(io.cwd), name, full);
     let any = false;
-    for (const input of findInputs(path.resolve(io.cwd, name))) {
+    for (const input of findInputs(full)) {
       any = true;
       try {
         if (input.kind === 'unreadable') throw inputError(input.message);

@@ -1,7 +1,8 @@
 /** Emulated devices at work: DMA through the emulated IOMMU, every byte compared, every refusal's record decoded. */
 import { hex, hi32, lo32 } from '@iommu-ts/bits';
 import type { Random } from '@iommu-ts/conformance';
-import type { DmaResult, DriverHarness, FaultEvent, IommuSystem } from '@iommu-ts/iommu-core';
+import { ACCESS, DMA_BUS_ERROR, NO_PASID, TRANSLATE_OK } from '@iommu-ts/iommu-core';
+import type { DriverHarness, FaultEvent, IommuSystem } from '@iommu-ts/iommu-core';
 import { PROT } from '@iommu-ts/page-table';
 import type { DomainBook, Piece } from './bookkeeping.ts';
 import { X86_MSI, covers } from './layout.ts';
@@ -10,6 +11,14 @@ import { hasX86Window } from './placement.ts';
 
 /** The kinds of refusal that a replay provokes. */
 type Kind = 'notConfigured' | 'notPresent' | 'permission';
+
+/** How a DMA ended. */
+interface Outcome {
+  readonly ok: boolean;
+  readonly busError: boolean;
+  /** The fault code. */
+  readonly code: number;
+}
 
 /** Wrong results that are told in words. */
 const MAX_TOLD = 20;
@@ -68,27 +77,36 @@ export class Checker {
     const pa = iova + piece.paShift;
     if (this.#window && pa < X86_MSI.end && pa + BigInt(length) > X86_MSI.start) return;
     if (covers(this.#mmio, pa, pa + 1n)) {
-      if (write) this.#ring(requester, iova, pa);
-      if (read) this.#load(requester, iova, pa);
+      if (write) this.#ring(requester, iova, pa, piece.prot);
+      if (read) this.#load(requester, iova, pa, piece.prot);
       return;
     }
     if (!covers(this.#ram, pa, pa + BigInt(length))) return;
-    if (read) this.#read(requester, iova, pa, length);
+    if (read) this.#read(requester, iova, pa, length, piece.prot);
     else this.refused(requester, iova, 'read', 'permission', null);
-    if (write) this.#write(requester, iova, pa, length);
+    if (write) this.#write(requester, iova, pa, length, piece.prot);
     else this.refused(requester, iova, 'write', 'permission', pa);
   }
 
-  #read(requester: number, iova: bigint, pa: bigint, length: number): void {
-    const bytes = this.#random.bytes(length);
-    this.#system.memory.writeBytes(pa, bytes);
-    const result = this.#system.bus.device(requester).read(iova, length);
-    this.#judge(result, bytes, result.data, `read of ${length} bytes`, requester, iova, pa);
+  /** A DMA by a device that is privileged where the mapping (IOMMU_PRIV) is for such devices alone. */
+  #transfer(requester: number, iova: bigint, access: number, bytes: Uint8Array, prot: number): Outcome {
+    const { bus } = this.#system;
+    const all = access | ((prot & PROT.PRIV) === 0 ? 0 : ACCESS.PRIV);
+    const status = bus.transfer(requester, NO_PASID, hi32(iova), lo32(iova), all, bytes, 0, bytes.length);
+    return { ok: status === TRANSLATE_OK, busError: status === DMA_BUS_ERROR, code: status };
   }
 
-  #write(requester: number, iova: bigint, pa: bigint, length: number): void {
+  #read(requester: number, iova: bigint, pa: bigint, length: number, prot: number): void {
     const bytes = this.#random.bytes(length);
-    const result = this.#system.bus.device(requester).write(iova, bytes);
+    this.#system.memory.writeBytes(pa, bytes);
+    const data = new Uint8Array(length);
+    const result = this.#transfer(requester, iova, ACCESS.READ, data, prot);
+    this.#judge(result, bytes, data, `read of ${length} bytes`, requester, iova, pa);
+  }
+
+  #write(requester: number, iova: bigint, pa: bigint, length: number, prot: number): void {
+    const bytes = this.#random.bytes(length);
+    const result = this.#transfer(requester, iova, ACCESS.WRITE, bytes, prot);
     this.#judge(
       result,
       bytes,
@@ -101,12 +119,12 @@ export class Checker {
   }
 
   /** A store to a doorbell must arrive as it was sent. */
-  #ring(requester: number, iova: bigint, pa: bigint): void {
+  #ring(requester: number, iova: bigint, pa: bigint, prot: number): void {
     const at = iova - (iova % 4n);
     const value = this.#random.next();
     const bytes = Uint8Array.of(value, value >>> 8, value >>> 16, value >>> 24);
     const before = this.#doorbells.count;
-    const result = this.#system.bus.device(requester).write(at, bytes);
+    const result = this.#transfer(requester, at, ACCESS.WRITE, bytes, prot);
     this.dmaChecked++;
     this.bytesChecked += 4;
     const { last, count } = this.#doorbells;
@@ -116,16 +134,17 @@ export class Checker {
       this.#tell(`store to the doorbell at ${hex(pa)} through ${hex(at)} by ${hex(requester)} was lost`);
   }
 
-  #load(requester: number, iova: bigint, pa: bigint): void {
+  #load(requester: number, iova: bigint, pa: bigint, prot: number): void {
     const at = iova - (iova % 4n);
     const value = Number(this.#doorbells.read(pa - (iova - at), 4));
     const wanted = Uint8Array.of(value, value >>> 8, value >>> 16, value >>> 24);
-    const result = this.#system.bus.device(requester).read(at, 4);
-    this.#judge(result, wanted, result.data, 'read of 4 bytes', requester, at, pa);
+    const data = new Uint8Array(4);
+    const result = this.#transfer(requester, at, ACCESS.READ, data, prot);
+    this.#judge(result, wanted, data, 'read of 4 bytes', requester, at, pa);
   }
 
   #judge(
-    result: DmaResult,
+    result: Outcome,
     wanted: Uint8Array,
     got: Uint8Array,
     what: string,
@@ -189,7 +208,7 @@ export class Checker {
     const write = (piece.prot & PROT.WRITE) !== 0;
     const read = (piece.prot & PROT.READ) !== 0 || (write && !this.#system.driver.info.writeOnly);
     const pa = iova + piece.paShift;
-    if (read && covers(this.#ram, pa, pa + 1n)) this.#read(requester, iova, pa, 1);
+    if (read && covers(this.#ram, pa, pa + 1n)) this.#read(requester, iova, pa, 1, piece.prot);
   }
 
   #tell(text: string): void {

@@ -1,7 +1,7 @@
 /** Finds what there is to verify: golden tables, vectors and snapshots, told by content. */
 import path from 'node:path';
 import { GOLDEN_FORMAT, SNAPSHOT_FORMAT, VECTORS_FORMAT } from '@iommu-ts/conformance';
-import { exists, findIn, inputError, isFolder, listFolder, readText } from '../input.ts';
+import { exists, findIn, headText, inputError, isFolder, listFolder, readText, realPath } from '../input.ts';
 
 export type VerifyInput =
   | { readonly kind: 'golden'; readonly file: string; readonly json: unknown }
@@ -24,13 +24,13 @@ const parse = (text: string): unknown => {
   }
 };
 
-/** Where `JSON.parse` gave up, as far as it says. */
+/** Where `JSON.parse` gave up, as far as it says, in one line. */
 const complaint = (text: string): string => {
   try {
     JSON.parse(text);
     return '';
   } catch (error) {
-    return (error as Error).message;
+    return (error as Error).message.replaceAll(/\s+/g, ' ');
   }
 };
 
@@ -62,13 +62,30 @@ const recognise = (file: string, lenient = false): VerifyInput | null => {
   }
 };
 
+/** The snapshot that a folder is. A manifest of something else, or a damaged one, is a file like others. */
+const snapshotIn = (folder: string): VerifyInput | null => {
+  const manifest = findIn(folder, 'manifest.json');
+  if (manifest === null) return null;
+  try {
+    const input = recognise(manifest, true);
+    return input?.kind === 'snapshot' ? input : null;
+  } catch {
+    return null;
+  }
+};
+
+/** Called so, a file in a folder has to be sound JSON. */
 const CANDIDATE = /\.jsonl?(?:\.gz)?$/;
+/** Called anything else, it is looked at only when it says at its beginning what it is. */
+const SAYS_SO = new RegExp(`"format"\\s*:\\s*"(?:${GOLDEN_FORMAT}|${VECTORS_FORMAT}|${SNAPSHOT_FORMAT})"`);
 
 /** One thing to verify, or why it can't be read. */
 export type Found = VerifyInput | { readonly kind: 'unreadable'; readonly file: string; readonly message: string };
 
 /** Everything that `name` stands for: a file, a snapshot folder, or a folder of any of them. */
-export function* findInputs(name: string, lenient = false): Generator<Found> {
+export const findInputs = (name: string): Generator<Found> => search(name, false, new Set());
+
+function* search(name: string, lenient: boolean, seen: Set<string>): Generator<Found> {
   try {
     if (!isFolder(name)) {
       const input = recognise(name, lenient);
@@ -79,12 +96,24 @@ export function* findInputs(name: string, lenient = false): Generator<Found> {
     yield { kind: 'unreadable', file: name, message: (error as Error).message };
     return;
   }
-  const manifest = findIn(name, 'manifest.json');
-  if (manifest !== null) {
-    yield* findInputs(manifest, true);
+  let children: string[];
+  try {
+    // A link may lead back up.
+    const real = realPath(name);
+    if (seen.has(real)) return;
+    seen.add(real);
+    children = listFolder(name);
+  } catch (error) {
+    yield { kind: 'unreadable', file: name, message: (error as Error).message };
     return;
   }
-  for (const child of listFolder(name)) {
-    if (exists(child) && (isFolder(child) || CANDIDATE.test(child))) yield* findInputs(child, true);
+  const snapshot = snapshotIn(name);
+  if (snapshot !== null) {
+    yield snapshot;
+    return;
+  }
+  for (const child of children) {
+    if (!exists(child)) continue;
+    if (isFolder(child) || CANDIDATE.test(child) || SAYS_SO.test(headText(child))) yield* search(child, true, seen);
   }
 }
