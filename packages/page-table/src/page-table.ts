@@ -244,7 +244,7 @@ export class PageTable extends TableState {
     const all = [...this.tables()];
     for (const { pa } of all) this.pages.freePages(pfnOf(pa));
     this.rootPfns.length = 0;
-    this.cacheAt = -1;
+    this.forget();
   }
 
   #writable(): void {

@@ -53,13 +53,13 @@ export const gatherTree = (table: TableState, gather: GatherRecord, level: numbe
       gatherTree(table, gather, level - 1, table.hi, table.lo);
     }
   }
-  table.cacheAt = -1;
+  table.forget();
   table.pages!.listAdd(gather.freelist, pfnOfWords(hi, lo));
 };
 
 /** Moves the scratch list to the front of the gather's. */
 export const spliceScratch = (table: TableState, gather: GatherRecord): void => {
-  table.cacheAt = -1;
+  table.forget();
   table.pages!.listSplice(table.scratch, gather.freelist);
   table.scratch.init();
 };

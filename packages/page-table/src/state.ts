@@ -219,6 +219,17 @@ export class TableState {
   /** @internal */ cacheLo = 0;
   /** @internal */ cachePfn = 0;
 
+  /** The same for blocks, of `blockBytes` bytes (`blockAt` -1: none); the IOVA's bits above the table's span are `blockHi:blockLo`. */
+  /** @internal */ blockView: Int32Array = NO_WORDS;
+  /** @internal */ blockAt = -1;
+  /** @internal */ blockBytes = 0;
+  /** @internal */ blockLg2 = 0;
+  /** @internal */ blockSpanHi = 0;
+  /** @internal */ blockSpanLo = 0;
+  /** @internal */ blockHi = 0;
+  /** @internal */ blockLo = 0;
+  /** @internal */ blockPfn = 0;
+
   /** Slots: the table found by `find`, and its address. @internal */
   view: Int32Array = NO_WORDS;
   /** @internal */ at = 0;
@@ -356,6 +367,12 @@ export class TableState {
     this.setTop(topLevel);
   }
 
+  /** Forgets the tables that map and unmap remember. @internal */
+  forget(): void {
+    this.cacheAt = -1;
+    this.blockAt = -1;
+  }
+
   /** Takes `rootPfns[0]` as the top table at `level`, and settles what it covers. @internal */
   setTop(level: number): void {
     this.topLevel = level;
@@ -368,7 +385,7 @@ export class TableState {
     const [lo, hi] = short ? bitsFrom(cover) : [this.iasMaskLo, this.iasMaskHi];
     this.coverMaskLo = lo;
     this.coverMaskHi = hi;
-    this.cacheAt = -1;
+    this.forget();
     this.rootWord = -1;
     this.dartWord = -2;
     const range = this.memory.rangeOf(pfn);
