@@ -20,6 +20,7 @@ export const COMMAND = {
   INVALIDATE_IOMMU_ALL: 0x8,
 } as const;
 
+/** Name of a command, as the specification prints it. */
 export type CommandName = keyof typeof COMMAND;
 
 const OPCODE = bits(63, 60, 'command opcode');

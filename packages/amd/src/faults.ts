@@ -22,6 +22,7 @@ export const EVENT = {
   INVALID_PPR_REQUEST: 0x9,
 } as const;
 
+/** Name of an event, as the specification prints it. */
 export type EventName = keyof typeof EVENT;
 
 const EVENT_CODE = bits(63, 60, 'event code');

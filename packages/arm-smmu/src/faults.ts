@@ -49,6 +49,7 @@ export const EVENT_RECORD = {
   EVENT: bits(7, 0),
 } as const satisfies Layout;
 
+/** Bytes of an event record (7.3). */
 export const EVENT_BYTES = 32;
 
 const NAMES: ReadonlyMap<number, string> = new Map(Object.entries(EVENT).map(([name, code]) => [code, name]));

@@ -17,6 +17,7 @@ export const PRESETS = {
   wide: { IDR0: 0x0d44_101b, IDR1: 0x0273_0010, IDR3: 0x1414, IDR5: 0x476 },
 } as const satisfies Readonly<Record<string, SmmuIds>>;
 
+/** Name of a preset. */
 export type PresetName = keyof typeof PRESETS;
 
 /** Registers of a preset. @throws IommuError `EINVAL` for a name that there is not. */

@@ -111,8 +111,11 @@ export const STE_CONFIG = { ABORT: 0, BYPASS: 4, S1: 5, S2: 6, NESTED: 7 } as co
 
 /** Bytes of the structures. */
 export const STE_BYTES = 64;
+/** Bytes of a context descriptor (5.4). */
 export const CD_BYTES = 64;
+/** Bytes of a level 1 stream table descriptor (5.1). */
 export const L1STD_BYTES = 8;
+/** Bytes of a level 1 context descriptor (5.3). */
 export const L1CD_BYTES = 8;
 
 /** Address sizes in bits by IDR5.OAS, CD.IPS and STE.S2PS; the reserved code 7 behaves as 6. */

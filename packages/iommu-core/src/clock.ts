@@ -1,6 +1,7 @@
 /** A callback that {@link VirtualClock.advance} runs when its time has come. */
 export interface Timer {
   readonly at: number;
+  /** The callback. */
   readonly run: () => void;
 }
 

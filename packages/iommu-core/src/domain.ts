@@ -34,8 +34,10 @@ export interface PlainDomain {
   readonly type: 'identity' | 'blocked';
 }
 
+/** What a device can be attached to. */
 export type Domain = PagingDomain | PlainDomain;
 
+/** What a driver gives a {@link PagingDomain}. */
 export interface PagingDomainOptions {
   readonly pages: IommuPages;
   readonly clock: VirtualClock;
@@ -98,9 +100,11 @@ export class PagingDomain {
   get attachCount(): number {
     return this.#attached;
   }
+  /** For drivers: one device more. */
   attached(): void {
     this.#attached++;
   }
+  /** For drivers: one device less. */
   detached(): void {
     this.#attached--;
   }

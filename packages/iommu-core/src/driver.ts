@@ -149,6 +149,7 @@ export interface DriverHarness {
   /** Value of `iommu` in the header of recorded vectors and snapshots: `'riscv-iommu'`, `'arm-smmu-v3'`, … */
   readonly vectorName: string;
   readonly title: string;
+  /** A fresh IOMMU with its driver, nothing attached. @throws IommuError `ENOMEM` when the tables do not fit. */
   createSystem(options?: SystemOptions): IommuSystem;
   /**
    * The bare device as a vector file's header describes it: identification registers from `config`.

@@ -8,6 +8,7 @@ export const FLUSH_QUEUE_DEFAULTS = {
   single: { entries: 32_768, periodNs: 1_000_000_000 },
 } as const;
 
+/** When a {@link FlushQueue} flushes. */
 export interface FlushQueueOptions {
   /** Entries before a flush is forced (default 256). */
   readonly entries?: number;

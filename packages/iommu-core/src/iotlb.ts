@@ -10,6 +10,7 @@
  */
 export type IotlbMode = 'none' | 'sized' | 'unbounded';
 
+/** Kind and size of an {@link Iotlb}. */
 export interface IotlbOptions {
   /** `'none'` caches nothing; `'sized'` (default) has `sets` × `ways`; `'unbounded'` keeps all until invalidated. */
   readonly mode?: IotlbMode;
@@ -35,6 +36,7 @@ const SIZE = 0xfff;
 /** Stands for "no size": a key made with it matches no entry, not even an empty one. */
 const NO_SIZE = 1;
 
+/** The cache of translations of one IOMMU: pages of any size, tagged, in one of three kinds ({@link IotlbMode}). */
 export class Iotlb {
   readonly mode: IotlbMode;
   #sets: number;

@@ -24,6 +24,7 @@ export interface RegisterSpec {
   readonly doc: string;
 }
 
+/** A register block as data: each register by its name in the specification. */
 export type RegisterMap = Readonly<Record<string, RegisterSpec>>;
 
 /** What hardware does about its registers; all optional. `index` counts 32-bit words from the block's base. */
@@ -135,6 +136,7 @@ export class RegisterFile implements MmioPort, MmioHandler {
     this.words[offset / 4 + 1] = Number(BigInt.asIntN(32, value >> 32n));
   }
 
+  /** Reads 32 bits; an int32. What no register covers reads as zero. */
   read32(offset: number): number {
     const at = offset >>> 2;
     if ((offset & 3) !== 0 || at >= this.words.length) {
@@ -158,6 +160,7 @@ export class RegisterFile implements MmioPort, MmioHandler {
     this.lo = lo;
   }
 
+  /** Writes 32 bits as the access rules of each field say. */
   write32(offset: number, value: number): void {
     const at = offset >>> 2;
     if ((offset & 3) !== 0 || at >= this.words.length) {
@@ -170,6 +173,7 @@ export class RegisterFile implements MmioPort, MmioHandler {
     if (this.hooks.afterWrite !== undefined) this.hooks.afterWrite(this.#owner[at]!);
   }
 
+  /** Writes 64 bits: one access to a 64-bit register, else two of 32 bits. */
   write64(offset: number, valueHi: number, valueLo: number): void {
     const at = offset >>> 2;
     if ((offset & 7) !== 0 || at + 1 >= this.words.length) {
@@ -198,6 +202,7 @@ export class RegisterFile implements MmioPort, MmioHandler {
     return BigInt.asUintN(8 * size, word >> BigInt(8 * (offset & 3)));
   }
 
+  /** {@link MmioHandler}: a write of any size. */
   write(offset: number, size: 1 | 2 | 4 | 8, value: bigint): void {
     const lo = Number(BigInt.asIntN(32, value));
     if (size === 8) this.write64(offset, Number(BigInt.asIntN(32, value >> 32n)), lo);

@@ -53,6 +53,7 @@ export class RingQueue {
   addressHi(index: number): number {
     return hiOfPfn(this.pfn + Math.floor((index * this.entryBytes) / 4096));
   }
+  /** Low word of the address of entry `index`, as int32. */
   addressLo(index: number): number {
     const byte = index * this.entryBytes;
     return loOfPfn(this.pfn + Math.floor(byte / 4096)) | (byte & 0xfff);

@@ -152,6 +152,7 @@ export const iohpmevt = {
 
 /** `msi_addr_x`, and `msi_vec_ctl_x`. */
 export const msi_addr = { ADDR: bits(55, 2) } as const satisfies Layout;
+/** Vector control of an entry of `msi_cfg_tbl`. */
 export const msi_vec_ctl = { M: bit(0, 'masked') } as const satisfies Layout;
 
 const CSR_RW1C = 0xf00n;

@@ -59,11 +59,14 @@ export const pdtp = {
 export const DC_msiptp = { MODE: bits(63, 60, '0 Off, 1 Flat'), PPN: bits(43, 0) } as const satisfies Layout;
 /** Device context, doublewords 5 and 6 (extended format). */
 export const DC_msi_addr_mask = { mask: bits(51, 0) } as const satisfies Layout;
+/** `DC.msi_addr_pattern`: page number bits of an interrupt file outside the mask. */
 export const DC_msi_addr_pattern = { pattern: bits(51, 0) } as const satisfies Layout;
 
 /** Values of `iohgatp.MODE` and `iosatp.MODE` (with GXL = SXL = 0), `pdtp.MODE`, and `msiptp.MODE`. */
 export const MODE = { Bare: 0, Sv39: 8, Sv48: 9, Sv57: 10, Sv39x4: 8, Sv48x4: 9, Sv57x4: 10 } as const;
+/** Encodings of `pdtp.MODE`. */
 export const PDTP_MODE = { Bare: 0, PD8: 1, PD17: 2, PD20: 3 } as const;
+/** Encodings of `msiptp.MODE`. */
 export const MSIPTP_MODE = { Off: 0, Flat: 1 } as const;
 
 /** Non-leaf entry of the process directory. */
@@ -95,6 +98,7 @@ export const MSIPTE_MRIF = {
   M: bits(2, 1),
   V: bit(0),
 } as const satisfies Layout;
+/** MSI page-table entry in MRIF mode, second doubleword. */
 export const MSIPTE_MRIF_1 = {
   N10: bit(60, 'NID bit 10'),
   NPPN: bits(53, 10, 'page of the notice MSI'),

@@ -106,6 +106,7 @@ export class AmdIommu implements IommuHardware {
     });
   }
 
+  /** Its registers, as the CPU reaches them. */
   get mmio(): MmioPort {
     return this.#registers;
   }

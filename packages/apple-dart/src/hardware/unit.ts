@@ -107,6 +107,7 @@ export class AppleDart implements IommuHardware {
     this.reset();
   }
 
+  /** Its registers, as the CPU reaches them. */
   get mmio(): MmioPort {
     return this.registers;
   }

@@ -16,6 +16,7 @@ export const allocate = (pages: IommuPages, bytes: number, what: string): number
   return pfn;
 };
 
+/** The driver's end of CMDQ: commands go in at CMDQ_PROD, {@link CommandSender.sync} waits for CMDQ_CONS. */
 export class CommandSender {
   readonly #mmio: MmioPort;
   readonly #memory: PhysicalMemory;

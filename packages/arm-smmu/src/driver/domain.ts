@@ -16,6 +16,7 @@ const MAX_SCALE = 31;
 export interface DomainOwner {
   readonly commands: CommandSender;
   readonly ril: boolean;
+  /** Called once the domain has been freed and its translations are invalidated. */
   released(domain: PagingDomain, ops: SmmuDomainOps): void;
 }
 

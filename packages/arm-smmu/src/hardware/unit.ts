@@ -130,6 +130,7 @@ export class SmmuV3 implements IommuHardware {
     );
   }
 
+  /** Its registers, as the CPU reaches them. */
   get mmio(): MmioPort {
     return this.registers;
   }

@@ -48,6 +48,7 @@ export interface RiscvIommuDriverOptions {
 const FSC_MODE = { 39: 8, 48: 9, 57: 10 } as const;
 const FORMATS = { 39: SV39, 48: SV48, 57: SV57 } as const;
 
+/** The driver: probes `capabilities`, places queues and device directory, and serves paging domains with first-stage tables. */
 export class RiscvIommuDriver implements IommuDriver {
   readonly info: DriverInfo;
   readonly identityDomain: PlainDomain = { type: 'identity' };
