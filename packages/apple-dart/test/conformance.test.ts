@@ -16,13 +16,15 @@ driverConformance(harness);
 
 describe('four TTBRs of 4 KiB pages', () => driverConformance(withPreset('t8103-4k', harness.faultCodes)));
 
-describe('t8110 registers, four levels', () =>
-  driverConformance(
-    withPreset('t6020', {
-      notConfigured: [1],
-      notPresent: [2, 4, 8],
-      permission: [16, 32],
-      addressWidth: [1],
-      reservedBit: [],
-    }),
-  ));
+/** Codes of the t8110's error register. */
+const t8110Codes: DriverHarness['faultCodes'] = {
+  notConfigured: [1],
+  notPresent: [2, 4, 8],
+  permission: [16, 32],
+  addressWidth: [1],
+  reservedBit: [],
+};
+
+describe('version 2 entries, 42 address bits', () => driverConformance(withPreset('t6000', harness.faultCodes)));
+describe('t8110 registers, three levels', () => driverConformance(withPreset('t8110', t8110Codes)));
+describe('t8110 registers, four levels', () => driverConformance(withPreset('t6020', t8110Codes)));
