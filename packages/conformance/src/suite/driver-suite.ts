@@ -38,7 +38,7 @@ export const staleSkips = (
 ): string[] => Object.keys(skip).filter((name) => !cases.some((c) => c.name === name));
 
 /** The cases that apply to the unit: the others make no test. */
-export const applicableDriverCases = (harness: DriverHarness): DriverCase[] => {
+const applicableDriverCases = (harness: DriverHarness): DriverCase[] => {
   const rig = new Rig(harness);
   return driverCases.filter(({ needs }) => (needs?.(rig) ?? null) === null);
 };

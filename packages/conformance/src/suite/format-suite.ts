@@ -23,7 +23,7 @@ export interface FormatConformanceOptions {
 }
 
 /** The cases that apply to a format: the others make no test. */
-export const applicableFormatCases = (format: FormatCase): FormatSuiteCase[] => {
+const applicableFormatCases = (format: FormatCase): FormatSuiteCase[] => {
   const rig = new FormatRig(format.config, 'sparse');
   return formatCases.filter(({ lacks }) => (lacks?.(rig) ?? null) === null);
 };
