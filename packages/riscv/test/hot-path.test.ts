@@ -1,27 +1,13 @@
 /** Translating, mapping and unmapping make no garbage: bytes of JavaScript heap a call, once the code is warm. */
+import { bytesPerCall } from '@iommu-ts/conformance/suite';
 import { PhysicalMemory } from '@iommu-ts/iommu-pages';
 import { PROT } from '@iommu-ts/page-table';
 import { expect, test } from 'vitest';
 import { createRiscvIommu } from '../src/create.ts';
 import { BareMetal, RWXUAD, ppn } from './bare-metal.ts';
 
+/** Calls to warm up or to count. */
 const CALLS = 100_000;
-
-/**
- * Bytes that one call of `run` leaves on the heap: the least of several measurements of {@link CALLS} calls each (a
- * collection in between makes one of them useless, a compilation makes one too large).
- */
-const bytesPerCall = (run: (n: number) => void): number => {
-  run(CALLS);
-  let least = Infinity;
-  for (let i = 0; i < 8; i++) {
-    const before = process.memoryUsage().heapUsed;
-    run(CALLS);
-    const grown = process.memoryUsage().heapUsed - before;
-    if (grown >= 0) least = Math.min(least, grown / CALLS);
-  }
-  return least;
-};
 
 const setUp = (mode: 'none' | 'sized') => {
   const memory = new PhysicalMemory([{ base: 0n, size: 0x1000_0000n, kind: 'flat' }]);

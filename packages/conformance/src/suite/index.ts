@@ -12,3 +12,4 @@ export { formatCases, formatConformance, staleFormatSkips } from './format-suite
 export type { FormatConformanceOptions } from './format-suite.ts';
 export type { FormatCase } from './format/rig.ts';
 export type { FormatSuiteCase } from './format/cases.ts';
+export { bytesPerCall } from './garbage.ts';
