@@ -1,6 +1,9 @@
 /**
  * The state of one page table: geometry and masks as plain numbers in one hidden class, where its top table lies, and the
  * slots through which the engine hands words back (a returned number of 2^31 or more would be allocated).
+ *
+ * Over 500 lines because it is one class: every loop of the engine reads its fields, and a second class would be a second
+ * hidden class at each of those places.
  */
 import { IommuError, addressOfPfn, hex } from '@iommu-ts/bits';
 import { IommuPagesList, NO_PAGE } from '@iommu-ts/iommu-pages';
