@@ -1,5 +1,5 @@
 /** One call that makes a whole AMD IOMMU: memory, hardware, driver, bus. */
-import { Bus, createMachine } from '@iommu-ts/iommu-core';
+import { createMachine } from '@iommu-ts/iommu-core';
 import type { IommuSystem, SystemOptions } from '@iommu-ts/iommu-core';
 import { AmdDriver } from './driver/driver.ts';
 import type { AmdDriverOptions } from './driver/driver.ts';
@@ -24,9 +24,10 @@ export interface AmdSystem extends IommuSystem {
  * @throws IommuError `EOPNOTSUPP` for a preset with unsupported features, `ENOMEM` when the tables do not fit.
  */
 export const createAmdIommu = (options: CreateAmdIommuOptions = {}): AmdSystem => {
-  const { memory, pages, clock } = createMachine(options);
+  const machine = createMachine(options);
+  const { memory, pages, clock } = machine;
   const { preset = 'default', iotlb, mode, lastDeviceId, lastDomainId } = options;
-  const hardware = new AmdIommu(memory, {
+  const hardware = new AmdIommu(machine.deviceMemory, {
     ...(typeof preset === 'string' ? AMD_PRESETS[preset] : preset),
     ...(iotlb === undefined ? {} : { iotlb }),
   });
@@ -34,10 +35,10 @@ export const createAmdIommu = (options: CreateAmdIommuOptions = {}): AmdSystem =
     memory,
     pages,
     clock,
-    mmio: hardware.mmio,
+    mmio: machine.port(hardware.mmio),
     ...(mode === undefined ? {} : { mode }),
     ...(lastDeviceId === undefined ? {} : { lastDeviceId }),
     ...(lastDomainId === undefined ? {} : { lastDomainId }),
   });
-  return { memory, pages, clock, hardware, driver, bus: new Bus(memory, hardware) };
+  return machine.system(hardware, driver);
 };

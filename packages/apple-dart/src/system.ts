@@ -1,5 +1,5 @@
 /** A DART with its driver, memory and bus, ready to use. */
-import { Bus, createMachine } from '@iommu-ts/iommu-core';
+import { createMachine } from '@iommu-ts/iommu-core';
 import type { IommuSystem, SystemOptions } from '@iommu-ts/iommu-core';
 import { AppleDartDriver } from './driver/driver.ts';
 import { AppleDart } from './hardware/unit.ts';
@@ -27,18 +27,19 @@ export interface AppleDartSystem extends IommuSystem {
  */
 export const createAppleDart = (options: CreateAppleDartOptions = {}): AppleDartSystem => {
   const part = resolvePart(options);
-  const { memory, pages, clock } = createMachine(options);
-  const hardware = new AppleDart(memory, {
+  const machine = createMachine(options);
+  const { pages, clock } = machine;
+  const hardware = new AppleDart(machine.deviceMemory, {
     part,
     ...(options.iotlb === undefined ? {} : { iotlb: options.iotlb }),
     busyReads: options.busyReads ?? 0,
   });
   const driver = new AppleDartDriver({
-    mmio: hardware.mmio,
+    mmio: machine.port(hardware.mmio),
     pages,
     clock,
     compatible: part.compatible,
     mode: options.mode ?? 'strict',
   });
-  return { memory, pages, clock, hardware, driver, bus: new Bus(memory, hardware) };
+  return machine.system(hardware, driver);
 };

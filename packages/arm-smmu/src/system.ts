@@ -1,5 +1,5 @@
 /** A whole SMMUv3 in one call: memory, device, driver, bus. */
-import { Bus, createMachine } from '@iommu-ts/iommu-core';
+import { createMachine } from '@iommu-ts/iommu-core';
 import type { IommuSystem, SystemOptions } from '@iommu-ts/iommu-core';
 import { ArmSmmuDriver } from './driver/driver.ts';
 import type { SmmuIds } from './hardware/capabilities.ts';
@@ -30,13 +30,14 @@ export interface ArmSmmuSystem extends IommuSystem {
  * @throws IommuError `EINVAL` for an unknown preset, `ENODEV` when the preset lacks the stage or granule, `ENOMEM`.
  */
 export const createArmSmmuIommu = (options: ArmSmmuSystemOptions = {}): ArmSmmuSystem => {
-  const { memory, pages, clock } = createMachine(options);
-  const hardware = new SmmuV3(memory, {
+  const machine = createMachine(options);
+  const { memory, pages, clock } = machine;
+  const hardware = new SmmuV3(machine.deviceMemory, {
     ids: options.ids ?? presetIds(options.preset ?? 'full'),
     ...(options.iotlb === undefined ? {} : { iotlb: options.iotlb }),
   });
   const driver = new ArmSmmuDriver({
-    mmio: hardware.mmio,
+    mmio: machine.port(hardware.mmio),
     memory,
     pages,
     clock,
@@ -44,5 +45,5 @@ export const createArmSmmuIommu = (options: ArmSmmuSystemOptions = {}): ArmSmmuS
     ...(options.stage === undefined ? {} : { stage: options.stage }),
     ...(options.granuleLg2 === undefined ? {} : { granuleLg2: options.granuleLg2 }),
   });
-  return { memory, pages, clock, hardware, driver, bus: new Bus(memory, hardware) };
+  return machine.system(hardware, driver);
 };

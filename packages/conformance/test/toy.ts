@@ -4,7 +4,14 @@
  */
 import { IommuError, hi32, lo32 } from '@iommu-ts/bits';
 import { ACCESS, Iotlb } from '@iommu-ts/iommu-core';
-import type { DriverHarness, HardwareStats, IommuHardware, IotlbOptions } from '@iommu-ts/iommu-core';
+import type {
+  DriverHarness,
+  HardwareStats,
+  InvalidationEvent,
+  InvalidationHints,
+  IommuHardware,
+  IotlbOptions,
+} from '@iommu-ts/iommu-core';
 import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
 
 const TABLE = 0x1000n;
@@ -48,6 +55,9 @@ class ToyHardware implements IommuHardware {
     faults: 0,
   };
   onInterrupt: ((source: string) => void) | null = null;
+  onInvalidate: ((event: InvalidationEvent) => void) | null = null;
+  readonly pendingInvalidations = 0;
+  readonly invalidationHints: InvalidationHints = { leaf: '', table: '', context: '', completion: '' };
   outHi = 0;
   outLo = 0;
 
@@ -73,6 +83,9 @@ class ToyHardware implements IommuHardware {
     this.stats.faults++;
     this.mmio.registers[5]!++;
     return 1;
+  }
+  probe(): number {
+    throw new Error('the toy has no caches');
   }
 }
 

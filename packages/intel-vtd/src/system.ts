@@ -1,5 +1,5 @@
 /** A whole system with one remapping unit: memory, device, driver, bus. */
-import { Bus, createMachine } from '@iommu-ts/iommu-core';
+import { createMachine } from '@iommu-ts/iommu-core';
 import type { IommuSystem, SystemOptions } from '@iommu-ts/iommu-core';
 import { VtdDriver } from './driver/driver.ts';
 import { VtdUnit } from './hardware/unit.ts';
@@ -44,17 +44,21 @@ export interface VtdSystem extends IommuSystem {
  * @throws IommuError `EOPNOTSUPP`, `EINVAL` for capability registers the unit can't have, `ENOMEM`.
  */
 export const createVtdIommu = (options: VtdSystemOptions = {}): VtdSystem => {
-  const { memory, pages, clock } = createMachine(options);
+  const machine = createMachine(options);
+  const { memory, pages, clock } = machine;
   const { preset = 'server' } = options;
   const unit = typeof preset === 'string' ? VTD_PRESETS[preset] : preset;
-  const hardware = new VtdUnit(memory, { ...unit, ...(options.iotlb === undefined ? {} : { iotlb: options.iotlb }) });
+  const hardware = new VtdUnit(machine.deviceMemory, {
+    ...unit,
+    ...(options.iotlb === undefined ? {} : { iotlb: options.iotlb }),
+  });
   const driver = new VtdDriver({
-    mmio: hardware.mmio,
+    mmio: machine.port(hardware.mmio),
     memory,
     pages,
     clock,
     hostAddressWidth: unit.hostAddressWidth,
     ...(options.mode === undefined ? {} : { mode: options.mode }),
   });
-  return { memory, pages, clock, hardware, driver, bus: new Bus(memory, hardware) };
+  return machine.system(hardware, driver);
 };

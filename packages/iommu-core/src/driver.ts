@@ -1,6 +1,8 @@
 import type { IommuPages, PhysicalMemory } from '@iommu-ts/iommu-pages';
 import type { PageTableConfig } from '@iommu-ts/page-table';
 import type { Bus } from './bus.ts';
+import type { Checks } from './checks/checks.ts';
+import type { CheckOptions, InvalidationEvent, InvalidationHints } from './checks/types.ts';
 import type { VirtualClock } from './clock.ts';
 import type { Domain, DomainMode, PagingDomain, PlainDomain } from './domain.ts';
 import type { FaultEvent } from './fault.ts';
@@ -37,6 +39,18 @@ export interface IommuHardware extends Translator {
   reset(): void;
   /** An interrupt line or message; for tests and for drivers that wait. Called with a name such as `'fault'` or `'cmdq'`. */
   onInterrupt: ((source: string) => void) | null;
+  /**
+   * What {@link Translator.translate} would answer if only the caches in `layers` ({@link LAYER} bits) were there, and the
+   * rest were read from memory. It leaves no trace: no fault is recorded, no register, cache, counter or byte of memory
+   * changes (but `outHi`, `outLo`). Not for the hot path; the checks compare its answer with the device's own.
+   */
+  probe(requester: number, pasid: number, iovaHi: number, iovaLo: number, access: number, layers: number): number;
+  /** Told of every invalidation once it has taken effect, whether it came by queue or by register. */
+  onInvalidate: ((event: InvalidationEvent) => void) | null;
+  /** Invalidations accepted that have not taken effect yet; 0 but for the mode `'retain'`. */
+  readonly pendingInvalidations: number;
+  /** Names of the operations that a driver may have forgotten. */
+  readonly invalidationHints: InvalidationHints;
 }
 
 /** What a driver found when it probed, and what its domains can express. */
@@ -108,6 +122,16 @@ export interface SystemOptions {
   readonly iotlb?: IotlbOptions;
   /** Mode of domains that do not say (default strict). */
   readonly mode?: DomainMode;
+  /** Run with the checks: `true` for all of them. Best together with an IOTLB of mode `'retain'`. Default off, at no cost. */
+  readonly checks?: boolean | CheckOptions;
+  /** Stands between the driver and the registers: a tracer, or a fault injector. Default: nothing does. */
+  readonly port?: (mmio: MmioPort, memory: PhysicalMemory) => MmioPort;
+  /**
+   * The walker does not snoop the CPU's caches (VT-d ECAP.C and SMPWC = 0, SMMU IDR0.COHACC = 0): the driver must flush what it
+   * writes. Units that have no such form throw `EOPNOTSUPP`. With the checks on, bytes that were not flushed are really
+   * invisible to the device. Default false.
+   */
+  readonly incoherentWalker?: boolean;
 }
 
 /** One IOMMU, ready to use: hardware reset and probed by its driver, a bus in front of it. */
@@ -118,6 +142,8 @@ export interface IommuSystem {
   readonly hardware: IommuHardware;
   readonly driver: IommuDriver;
   readonly bus: Bus;
+  /** The checks and what they found; null when they are off. */
+  readonly checks: Checks | null;
 }
 
 /** What the structures in memory say about one requester: for dumps. */

@@ -24,6 +24,18 @@ export { PagingDomain } from './domain.ts';
 export type { Domain, DomainMode, DomainType, PagingDomainOps, PagingDomainOptions, PlainDomain } from './domain.ts';
 export { Bus, DMA_BUS_ERROR, DmaDevice } from './bus.ts';
 export type { DmaResult } from './bus.ts';
+export { WalkCache } from './walk-cache.ts';
+export { Checks } from './checks/checks.ts';
+export { LAYER } from './checks/types.ts';
+export type {
+  CheckEvent,
+  CheckKind,
+  CheckOptions,
+  CheckReport,
+  InvalidationEvent,
+  InvalidationHints,
+  IotlbListener,
+} from './checks/types.ts';
 export { createMachine } from './machine.ts';
 export type { Machine } from './machine.ts';
 export type {

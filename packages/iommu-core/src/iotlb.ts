@@ -1,3 +1,5 @@
+import type { IotlbListener } from './checks/types.ts';
+
 /**
  * An IOTLB: set-associative with LRU, unbounded, or none; entries of any power-of-two size.
  *
@@ -8,11 +10,15 @@
  *
  * Everything is int32 words in typed arrays; nothing is allocated on a hit, a fill or an eviction.
  */
-export type IotlbMode = 'none' | 'sized' | 'unbounded';
+export type IotlbMode = 'none' | 'sized' | 'unbounded' | 'retain';
 
 /** Kind and size of an {@link Iotlb}. */
 export interface IotlbOptions {
-  /** `'none'` caches nothing; `'sized'` (default) has `sets` × `ways`; `'unbounded'` keeps all until invalidated. */
+  /**
+   * `'none'` caches nothing; `'sized'` (default) has `sets` × `ways`; `'unbounded'` keeps all until invalidated; `'retain'`
+   * is adversarial: the whole device (IOTLB, walk caches, structure caches, command processing) keeps what the architecture
+   * allows it to keep, as long as it allows, and works off its command queue only when the driver next reads a register.
+   */
   readonly mode?: IotlbMode;
   /** Power of two; default 64. */
   readonly sets?: number;
@@ -36,7 +42,7 @@ const SIZE = 0xfff;
 /** Stands for "no size": a key made with it matches no entry, not even an empty one. */
 const NO_SIZE = 1;
 
-/** The cache of translations of one IOMMU: pages of any size, tagged, in one of three kinds ({@link IotlbMode}). */
+/** The cache of translations of one IOMMU: pages of any size, tagged, in one of the kinds of {@link IotlbMode}. */
 export class Iotlb {
   readonly mode: IotlbMode;
   #sets: number;
@@ -74,6 +80,9 @@ export class Iotlb {
   evictions = 0;
   /** Entries dropped by invalidations. */
   invalidated = 0;
+  /** Told of fills and drops; for the checks. */
+  listener: IotlbListener | null = null;
+  #suspended = false;
 
   constructor(options: IotlbOptions = {}) {
     this.mode = options.mode ?? 'sized';
@@ -160,7 +169,7 @@ export class Iotlb {
     perm: number,
     extra: number,
   ): void {
-    if (this.mode === 'none') return;
+    if (this.mode === 'none' || this.#suspended) return;
     const tagLo = tag | 0;
     const tagHi = tag === tagLo ? 0 : (tag / TWO_32) | 0;
     const maskHi = maskHiOf(sizeLg2);
@@ -184,12 +193,52 @@ export class Iotlb {
     entries[at + 6] = perm;
     entries[at + 7] = extra;
     this.#touch(at);
+    if (this.listener !== null) this.listener.filled(tag, this.#pfnOf(at), sizeLg2);
+  }
+
+  /** Until {@link resume} nothing is found and nothing is kept; for probes that must not leave a trace. */
+  suspend(): void {
+    this.#suspended = true;
+    this.#saved = { nSizes: this.#nSizes, last: this.#last, hits: this.hits, misses: this.misses };
+    this.#nSizes = 0;
+    this.#firstSize();
+  }
+
+  /** Ends {@link suspend}; the counters are as before it. */
+  resume(): void {
+    if (this.#saved === null) return;
+    this.#suspended = false;
+    this.#nSizes = this.#saved.nSizes;
+    this.#last = this.#saved.last;
+    this.hits = this.#saved.hits;
+    this.misses = this.#saved.misses;
+    this.#saved = null;
+    this.#firstSize();
+  }
+  #saved: { readonly nSizes: number; readonly last: number; readonly hits: number; readonly misses: number } | null =
+    null;
+
+  /**
+   * As {@link lookup}, without a trace: no counter, no age changes. For probes that may use the cache.
+   */
+  peek(tag: number, iovaHi: number, iovaLo: number): boolean {
+    const { hits, misses } = this;
+    const tick = this.#tick;
+    const last = this.#last;
+    const hit = this.lookup(tag, iovaHi, iovaLo);
+    if (hit && this.#last !== last) this.#tick = tick;
+    this.hits = hits;
+    this.misses = misses;
+    return hit;
   }
 
   /** Drops everything; returns how many entries went. */
   invalidateAll(): number {
     const dropped = this.#live;
     if (dropped > 0) {
+      if (this.listener !== null) {
+        for (let at = 0; at < this.#entries.length; at += WORDS) if (this.#entries[at] !== 0) this.#tell(at);
+      }
       this.#entries.fill(0);
       this.#count.fill(0);
       this.#nSizes = 0;
@@ -266,6 +315,17 @@ export class Iotlb {
     return dropped;
   }
 
+  /** First 4 KiB page of an entry. */
+  #pfnOf(at: number): number {
+    return (this.#entries[at + 1]! >>> 0) * 0x10_0000 + ((this.#entries[at]! & ADDRESS) >>> 12);
+  }
+
+  #tell(at: number): void {
+    const e = this.#entries;
+    const tag = e[at + 3]! * TWO_32 + (e[at + 2]! >>> 0);
+    this.listener!.dropped(tag, this.#pfnOf(at), e[at]! & SIZE, e[at + 4]!, e[at + 5]!, e[at + 6]!);
+  }
+
   #overlaps(at: number, startPfn: number, lastPfn: number): boolean {
     const keyLo = this.#entries[at]!;
     const first = (this.#entries[at + 1]! >>> 0) * 0x10_0000 + ((keyLo & ADDRESS) >>> 12);
@@ -274,6 +334,7 @@ export class Iotlb {
 
   #drop(at: number): void {
     const sizeLg2 = this.#entries[at]! & SIZE;
+    if (this.listener !== null) this.#tell(at);
     this.#entries[at] = 0;
     this.#live--;
     if (this.#last === at) this.#last = -1;

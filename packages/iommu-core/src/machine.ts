@@ -1,12 +1,25 @@
 import { BuddySource, IommuPages, PhysicalMemory } from '@iommu-ts/iommu-pages';
+import { Bus } from './bus.ts';
+import { Checks } from './checks/checks.ts';
 import { VirtualClock } from './clock.ts';
-import type { SystemOptions } from './driver.ts';
+import type { IommuDriver, IommuHardware, IommuSystem, SystemOptions } from './driver.ts';
+import type { MmioPort } from './mmio.ts';
 
-/** Memory, table allocator and clock: what a driver needs before its IOMMU. */
+/** Memory, table allocator and clock, with the checks if there are any: what a system is built from. */
 export interface Machine {
   readonly memory: PhysicalMemory;
   readonly pages: IommuPages;
   readonly clock: VirtualClock;
+  readonly checks: Checks | null;
+  /** Memory as the device sees it: for the constructor of the hardware. */
+  readonly deviceMemory: PhysicalMemory;
+  /** The registers as the driver sees them: for the constructor of the driver. */
+  port(mmio: MmioPort): MmioPort;
+  /** Puts a bus in front of the device and, with the checks on, has them watch. */
+  system<H extends IommuHardware, D extends IommuDriver>(
+    hardware: H,
+    driver: D,
+  ): IommuSystem & { readonly hardware: H; readonly driver: D };
 }
 
 const GIB = 1n << 30n;
@@ -18,9 +31,30 @@ const GIB = 1n << 30n;
 export const createMachine = (options: SystemOptions = {}): Machine => {
   const memory = options.memory ?? new PhysicalMemory([{ base: 0n, size: 64n * GIB }]);
   const clock = options.clock ?? new VirtualClock();
-  if (options.pages !== undefined) return { memory, pages: options.pages, clock };
+  const pages = options.pages ?? defaultPages(memory);
+  const incoherent = options.incoherentWalker === true;
+  const checks =
+    options.checks === undefined || options.checks === false
+      ? null
+      : new Checks({ memory, pages, clock, incoherent }, options.checks === true ? {} : options.checks);
+  return {
+    memory,
+    pages,
+    clock,
+    checks,
+    deviceMemory: checks === null ? memory : checks.deviceMemory,
+    port: (mmio) => (options.port === undefined ? mmio : options.port(mmio, memory)),
+    system: (hardware, driver) => {
+      const bus = new Bus(memory, hardware);
+      if (checks !== null) checks.watch(hardware, driver, bus);
+      return { memory, pages, clock, hardware, driver, bus, checks };
+    },
+  };
+};
+
+const defaultPages = (memory: PhysicalMemory): IommuPages => {
   const last = memory.ranges.at(-1);
   const end = last === undefined ? 0n : BigInt(last.endPfn) << 12n;
   const base = last === undefined ? 0n : BigInt(Math.max(last.basePfn, last.endPfn - Number(GIB >> 12n))) << 12n;
-  return { memory, pages: new IommuPages(memory, new BuddySource(memory, [{ base, size: end - base }])), clock };
+  return new IommuPages(memory, new BuddySource(memory, [{ base, size: end - base }]));
 };

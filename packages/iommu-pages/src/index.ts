@@ -11,5 +11,5 @@ export type { ArenaEvent, PageSource } from './page-source.ts';
 export { BuddySource } from './buddy.ts';
 export type { BuddyRange } from './buddy.ts';
 export { IommuPages, NO_PAGE, NUMA_NO_NODE } from './iommu-pages.ts';
-export type { IommuPagesOptions } from './iommu-pages.ts';
+export type { CacheMaintenance, IommuPagesOptions } from './iommu-pages.ts';
 export { IommuPagesList } from './pages-list.ts';

@@ -13,6 +13,12 @@ export const NO_PAGE = -1;
 /** Largest single allocation in bytes. */
 const MAX_SIZE = 2 ** 30;
 
+/** What a CPU can do with its cached lines of a block; see {@link IommuPages.cacheMaintenance}. */
+export interface CacheMaintenance {
+  /** Writes bytes `offset … offset + length` of the block that begins at page `pfn` back to memory. */
+  clean(pfn: number, offset: number, length: number): void;
+}
+
 /** Options of {@link IommuPages}. */
 export interface IommuPagesOptions {
   /** Node used for {@link NUMA_NO_NODE} (default 0). */
@@ -28,7 +34,7 @@ export interface IommuPagesOptions {
  */
 export class IommuPages {
   readonly memory: PhysicalMemory;
-  readonly source: PageSource;
+  #source: PageSource;
   readonly #pool = new IoptdescPool();
   readonly #localNode: number;
   readonly #nrIommuPages: number[] = [];
@@ -38,8 +44,29 @@ export class IommuPages {
 
   constructor(memory: PhysicalMemory, source: PageSource, options: IommuPagesOptions = {}) {
     this.memory = memory;
-    this.source = source;
+    this.#source = source;
     this.#localNode = options.localNode ?? 0;
+  }
+
+  /** Where pages come from. */
+  get source(): PageSource {
+    return this.#source;
+  }
+
+  /** Puts a layer between the allocator and its source: a quarantine, a source that fails on purpose, a log. */
+  wrapSource(wrap: (source: PageSource) => PageSource): void {
+    this.#source = wrap(this.#source);
+  }
+
+  /**
+   * The data cache between the CPU and a device whose walker does not snoop it; null (default) on a coherent machine.
+   * {@link flushIncoherent} and its like end here.
+   */
+  cacheMaintenance: CacheMaintenance | null = null;
+
+  /** Linux `iommu_pages_flush_incoherent()`: writes back bytes `offset … offset + length` of the block at `pfn`. */
+  flushIncoherent(pfn: number, offset: number, length: number): void {
+    if (this.cacheMaintenance !== null) this.cacheMaintenance.clean(pfn, offset, length);
   }
 
   /**
@@ -53,10 +80,10 @@ export class IommuPages {
     }
     const sizeLg2 = size <= 4096 ? 12 : 32 - Math.clz32(size - 1);
     const bytes = 2 ** sizeLg2;
-    const pfn = this.source.alloc(nid === NUMA_NO_NODE ? this.#localNode : nid, bytes);
+    const pfn = this.#source.alloc(nid === NUMA_NO_NODE ? this.#localNode : nid, bytes);
     if (pfn < 0) return NO_PAGE;
     this.memory.zeroPages(pfn, bytes);
-    const node = this.source.nodeOf(pfn);
+    const node = this.#source.nodeOf(pfn);
     this.#pool.add(pfn, sizeLg2, node);
     this.#account(node, bytes / 4096);
     this.#allocations++;
@@ -182,7 +209,7 @@ export class IommuPages {
     const bytes = 2 ** this.#pool.sizeLg2(desc);
     this.#account(this.#pool.node(desc), -bytes / 4096);
     this.#pool.remove(desc);
-    this.source.free(pfn, bytes);
+    this.#source.free(pfn, bytes);
   }
 
   #checkList(list: IommuPagesList): void {

@@ -1,4 +1,4 @@
-import { Bus, createMachine } from '@iommu-ts/iommu-core';
+import { createMachine } from '@iommu-ts/iommu-core';
 import type { IommuSystem, SystemOptions } from '@iommu-ts/iommu-core';
 import { RiscvIommuDriver } from './driver/driver.ts';
 import type { RiscvIommuDriverOptions } from './driver/driver.ts';
@@ -37,18 +37,19 @@ export interface RiscvIommuSystem extends IommuSystem {
  * @throws IommuError as the constructors of hardware and driver do.
  */
 export const createRiscvIommu = (options: CreateRiscvIommuOptions = {}): RiscvIommuSystem => {
-  const { memory, pages, clock } = createMachine(options);
+  const machine = createMachine(options);
+  const { pages, clock } = machine;
   const hardware = new RiscvIommuHardware(
-    memory,
+    machine.deviceMemory,
     { ...PRESETS[options.preset ?? 'full'], ...options.hardware },
     options.iotlb,
   );
   const driver = new RiscvIommuDriver({
     ...(options.mode === undefined ? {} : { mode: options.mode }),
     ...options.driver,
-    mmio: hardware.mmio,
+    mmio: machine.port(hardware.mmio),
     pages,
     clock,
   });
-  return { memory, pages, clock, hardware, driver, bus: new Bus(memory, hardware) };
+  return machine.system(hardware, driver);
 };

@@ -5,7 +5,14 @@
 import { IommuError, extract, hex, maskLo } from '@iommu-ts/bits';
 import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
 import { Iotlb, RegisterFile } from '@iommu-ts/iommu-core';
-import type { HardwareStats, IommuHardware, IotlbOptions, MmioPort } from '@iommu-ts/iommu-core';
+import type {
+  HardwareStats,
+  InvalidationEvent,
+  InvalidationHints,
+  IommuHardware,
+  IotlbOptions,
+  MmioPort,
+} from '@iommu-ts/iommu-core';
 import { Control, EFR_ACCEPTED, ExtFeature, REGISTERS, REGISTER_BLOCK_SIZE, registerMap } from '../registers.ts';
 import { EventLog } from './fault-queue.ts';
 import { Interrupts } from './interrupts.ts';
@@ -114,6 +121,19 @@ export class AmdIommu implements IommuHardware {
   get registers(): RegisterFile {
     return this.#registers;
   }
+  onInvalidate: ((event: InvalidationEvent) => void) | null = null;
+  readonly pendingInvalidations: number = 0;
+  readonly invalidationHints: InvalidationHints = {
+    leaf: 'INVALIDATE_IOMMU_PAGES with PDE=0',
+    table: 'INVALIDATE_IOMMU_PAGES with PDE=1',
+    context: 'INVALIDATE_DEVTAB_ENTRY',
+    completion: 'COMPLETION_WAIT',
+  };
+
+  probe(_requester: number, _pasid: number, _hi: number, _lo: number, _access: number, _layers: number): number {
+    throw new IommuError('EOPNOTSUPP', 'probe is not built for this unit yet');
+  }
+
   get onInterrupt(): ((source: string) => void) | null {
     return this.#interrupts.onInterrupt;
   }

@@ -8,9 +8,17 @@
  * - streams are disabled and REMAP is the identity after reset; ERROR names the stream after remapping;
  * - TCR, TTBR and enables take effect at once; cached translations are dropped by flush commands only.
  */
+import { IommuError } from '@iommu-ts/bits';
 import { encode, hex, maskLo } from '@iommu-ts/bits';
 import { ACCESS, Iotlb, NO_PASID, RegisterFile, TRANSLATE_OK } from '@iommu-ts/iommu-core';
-import type { HardwareStats, IommuHardware, IotlbOptions, MmioPort } from '@iommu-ts/iommu-core';
+import type {
+  HardwareStats,
+  InvalidationEvent,
+  InvalidationHints,
+  IommuHardware,
+  IotlbOptions,
+  MmioPort,
+} from '@iommu-ts/iommu-core';
 import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
 import { REASON } from '../faults.ts';
 import { checkPart, paramsOf } from '../parts.ts';
@@ -59,6 +67,19 @@ export class AppleDart implements IommuHardware {
     invalidations: 0,
     faults: 0,
   };
+  onInvalidate: ((event: InvalidationEvent) => void) | null = null;
+  readonly pendingInvalidations: number = 0;
+  readonly invalidationHints: InvalidationHints = {
+    leaf: 'a TLB flush of the stream',
+    table: 'a TLB flush of the stream',
+    context: 'a TLB flush of the stream',
+    completion: 'a read of the command register until BUSY is 0',
+  };
+
+  probe(_requester: number, _pasid: number, _hi: number, _lo: number, _access: number, _layers: number): number {
+    throw new IommuError('EOPNOTSUPP', 'probe is not built for this unit yet');
+  }
+
   onInterrupt: ((source: string) => void) | null = null;
   outHi = 0;
   outLo = 0;

@@ -2,9 +2,16 @@
  * An SMMUv3 behind its registers (Arm IHI 0070, non-secure programming interface): what a device's transaction meets from
  * StreamID to physical address or event record.
  */
-import { maskLo } from '@iommu-ts/bits';
+import { IommuError, maskLo } from '@iommu-ts/bits';
 import { ACCESS, Iotlb, RegisterFile, TRANSLATE_OK } from '@iommu-ts/iommu-core';
-import type { HardwareStats, IommuHardware, IotlbOptions, MmioPort } from '@iommu-ts/iommu-core';
+import type {
+  HardwareStats,
+  InvalidationEvent,
+  InvalidationHints,
+  IommuHardware,
+  IotlbOptions,
+  MmioPort,
+} from '@iommu-ts/iommu-core';
 import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
 import { CLASS, EVENT } from '../faults.ts';
 import { CR0, CR1, GBPA, IRQ_CTRL, REG, REGISTERS, REGISTER_BYTES } from '../registers.ts';
@@ -133,6 +140,18 @@ export class SmmuV3 implements IommuHardware {
   /** Its registers, as the CPU reaches them. */
   get mmio(): MmioPort {
     return this.registers;
+  }
+  onInvalidate: ((event: InvalidationEvent) => void) | null = null;
+  readonly pendingInvalidations: number = 0;
+  readonly invalidationHints: InvalidationHints = {
+    leaf: 'CMD_TLBI_NH_VA or CMD_TLBI_S2_IPA',
+    table: 'CMD_TLBI_… with Leaf=0',
+    context: 'CMD_CFGI_STE or CMD_CFGI_CD',
+    completion: 'CMD_SYNC',
+  };
+
+  probe(_requester: number, _pasid: number, _hi: number, _lo: number, _access: number, _layers: number): number {
+    throw new IommuError('EOPNOTSUPP', 'probe is not built for this unit yet');
   }
 
   get onInterrupt(): ((source: string) => void) | null {

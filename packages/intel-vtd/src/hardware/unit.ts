@@ -5,7 +5,14 @@
 import { IommuError, extract, hex, maskLo } from '@iommu-ts/bits';
 import type { Field } from '@iommu-ts/bits';
 import { Iotlb, RegisterFile, TRANSLATE_OK } from '@iommu-ts/iommu-core';
-import type { HardwareStats, IommuHardware, IotlbOptions, MmioPort } from '@iommu-ts/iommu-core';
+import type {
+  HardwareStats,
+  InvalidationEvent,
+  InvalidationHints,
+  IommuHardware,
+  IotlbOptions,
+  MmioPort,
+} from '@iommu-ts/iommu-core';
 import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
 import { CAP, ECAP, GCMD, OFFSET, parseCapabilities, registerBytes, registerMap } from '../registers.ts';
 import type { Capabilities } from '../registers.ts';
@@ -80,6 +87,19 @@ export class VtdUnit implements IommuHardware {
   readonly capabilities: Capabilities;
   /** The register block; also what to map into physical memory as MMIO. */
   readonly registers: RegisterFile;
+  onInvalidate: ((event: InvalidationEvent) => void) | null = null;
+  readonly pendingInvalidations: number = 0;
+  readonly invalidationHints: InvalidationHints = {
+    leaf: 'a page-selective iotlb_inv_dsc',
+    table: 'an iotlb_inv_dsc with IH=0',
+    context: 'a cc_inv_dsc',
+    completion: 'inv_wait_dsc',
+  };
+
+  probe(_requester: number, _pasid: number, _hi: number, _lo: number, _access: number, _layers: number): number {
+    throw new IommuError('EOPNOTSUPP', 'probe is not built for this unit yet');
+  }
+
   onInterrupt: ((source: string) => void) | null = null;
 
   private readonly remapper: Remapper;

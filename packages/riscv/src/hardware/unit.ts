@@ -1,12 +1,14 @@
 /**
  * The IOMMU on its registers: RISC-V IOMMU Architecture Specification 1.0.
  */
-import { maskHi, maskLo, pfnOfWords } from '@iommu-ts/bits';
+import { IommuError, maskHi, maskLo, pfnOfWords } from '@iommu-ts/bits';
 import { RegisterFile } from '@iommu-ts/iommu-core';
 import type {
   HardwareStats,
-  Iotlb,
+  InvalidationEvent,
+  InvalidationHints,
   IommuHardware,
+  Iotlb,
   IotlbOptions,
   RegisterMap,
   RegisterSpec,
@@ -111,6 +113,19 @@ export class RiscvIommuHardware implements IommuHardware {
   /** Fields, not getters: the bus meets five classes of hardware, and a getter would be a slow call there. */
   outHi = 0;
   outLo = 0;
+
+  onInvalidate: ((event: InvalidationEvent) => void) | null = null;
+  readonly pendingInvalidations: number = 0;
+  readonly invalidationHints: InvalidationHints = {
+    leaf: 'IOTINVAL.VMA',
+    table: 'IOTINVAL.VMA with AV=0, or with NL=1',
+    context: 'IODIR.INVAL_DDT',
+    completion: 'IOFENCE.C',
+  };
+
+  probe(_requester: number, _pasid: number, _hi: number, _lo: number, _access: number, _layers: number): number {
+    throw new IommuError('EOPNOTSUPP', 'probe is not built for this unit yet');
+  }
 
   /** Called with `'cmdq'`, `'fault'`, `'priq'` or `'pmu'` when a bit of `ipsr` goes from 0 to 1. */
   get onInterrupt(): ((source: string) => void) | null {
