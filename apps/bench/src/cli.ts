@@ -2,6 +2,7 @@
 import { writeFileSync } from 'node:fs';
 import { PhysicalMemory } from '@iommu-ts/iommu-pages';
 import { Command, InvalidArgumentError } from 'commander';
+import { checksOffRatios } from './checks-off.ts';
 import { DRIVERS, loadDriver } from './drivers.ts';
 import { measureRow } from './measure.ts';
 import type { RowResult } from './measure.ts';
@@ -103,6 +104,9 @@ const run = async (options: Options, main: string): Promise<void> => {
     if (drivers.length > 0) {
       keep(await oneOrAllRatios(main, drivers, options.quick, rounds));
     }
+    const unchecked = options.driver.filter((name) => wanted(`ratio/${name}/checks-off`));
+    if (unchecked.length > 0)
+      keep(await checksOffRatios(main, unchecked, options.quick, Math.max(rounds, options.quick ? 1 : 15)));
   }
 
   const kernel = kernelRows(rows);

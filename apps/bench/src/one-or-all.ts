@@ -19,7 +19,7 @@ const ROWS = /^(map-\d+k|unmap-\d+k|map-256x|unmap-256x|iova-to-phys-64m|transla
 const flatMemory = (): PhysicalMemory => new PhysicalMemory([{ base: 0n, size: BigInt(64 * MIB), kind: 'flat' }]);
 
 /** Rows of one driver, each on memory of its own (they live at the same time), made once and kept warm. */
-const rowsOf = (harness: DriverHarness, scale: Scale): readonly Row[] => {
+export const rowsOf = (harness: DriverHarness, scale: Scale): readonly Row[] => {
   const makers = (memory: PhysicalMemory) => [
     ...tableRows(memory, representative(harness), scale),
     ...systemRows(memory, harness, scale),
@@ -46,7 +46,8 @@ export const serve = async (drivers: readonly string[], scale: Scale): Promise<v
   process.send!('ready');
 };
 
-const next = <T>(child: ChildProcess): Promise<T> =>
+/** The next message of a child; rejects when the child ends first. */
+export const next = <T>(child: ChildProcess): Promise<T> =>
   new Promise((resolve, reject) => {
     const gone = (code: number | null): void => reject(new Error(`the measuring process ended with code ${code}`));
     child.once('exit', gone);

@@ -34,3 +34,4 @@ export {
 } from './words.ts';
 export { IommuError, codeOfErrno, hex } from './error.ts';
 export type { IommuErrorCode } from './error.ts';
+export { CHECKS } from './build.ts';
