@@ -1,14 +1,10 @@
 import { IommuError, hex } from '@iommu-ts/bits';
+import { Accounting } from './accounting.ts';
+import { NO_PAGE, NUMA_NO_NODE } from './gfp.ts';
 import { IoptdescPool, NO_DESC } from './ioptdesc.ts';
 import type { PageSource } from './page-source.ts';
 import { IommuPagesList } from './pages-list.ts';
 import type { PhysicalMemory } from './physical-memory.ts';
-
-/** No particular node: the allocator's own (Linux: `NUMA_NO_NODE` → `numa_mem_id()`). */
-export const NUMA_NO_NODE = -1;
-
-/** What {@link IommuPages.allocPagesNodeSz} returns when there is no page (Linux: `NULL`). */
-export const NO_PAGE = -1;
 
 /** Largest single allocation in bytes. */
 const MAX_SIZE = 2 ** 30;
@@ -37,10 +33,8 @@ export class IommuPages {
   #source: PageSource;
   readonly #pool = new IoptdescPool();
   readonly #localNode: number;
-  readonly #nrIommuPages: number[] = [];
-  #nrSecPageTablePages = 0;
+  readonly #counters = new Accounting();
   #allocations = 0;
-  #peak = 0;
 
   constructor(memory: PhysicalMemory, source: PageSource, options: IommuPagesOptions = {}) {
     this.memory = memory;
@@ -85,7 +79,7 @@ export class IommuPages {
     this.memory.zeroPages(pfn, bytes);
     const node = this.#source.nodeOf(pfn);
     this.#pool.add(pfn, sizeLg2, node);
-    this.#account(node, bytes / 4096);
+    this.#counters.charge(node, 0, bytes / 4096);
     this.#allocations++;
     return pfn;
   }
@@ -172,28 +166,22 @@ export class IommuPages {
 
   /** `nr_iommu_pages` of one node (default: all), in 4 KiB pages. */
   nrIommuPages(node?: number): number {
-    return node === undefined ? this.#nrIommuPages.reduce((a, b) => a + (b ?? 0), 0) : (this.#nrIommuPages[node] ?? 0);
+    return this.#counters.pages(node);
   }
 
   /** `nr_sec_page_table_pages`, in 4 KiB pages. */
   get nrSecPageTablePages(): number {
-    return this.#nrSecPageTablePages;
+    return this.#counters.pages();
   }
 
   /** Highest value of {@link nrSecPageTablePages} so far. */
   get peakPages(): number {
-    return this.#peak;
+    return this.#counters.peak;
   }
 
   /** Allocations made so far. */
   get allocations(): number {
     return this.#allocations;
-  }
-
-  #account(node: number, pages: number): void {
-    this.#nrIommuPages[node] = (this.#nrIommuPages[node] ?? 0) + pages;
-    this.#nrSecPageTablePages += pages;
-    if (this.#nrSecPageTablePages > this.#peak) this.#peak = this.#nrSecPageTablePages;
   }
 
   #descOf(pfn: number): number {
@@ -207,7 +195,7 @@ export class IommuPages {
   #freeDesc(desc: number): void {
     const pfn = this.#pool.pfn(desc);
     const bytes = 2 ** this.#pool.sizeLg2(desc);
-    this.#account(this.#pool.node(desc), -bytes / 4096);
+    this.#counters.charge(this.#pool.node(desc), 0, -bytes / 4096);
     this.#pool.remove(desc);
     this.#source.free(pfn, bytes);
   }

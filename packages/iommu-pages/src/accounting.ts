@@ -1,0 +1,61 @@
+/** The counters that Linux keeps of table pages, per node and per memory control group. */
+
+/** Bytes that a counter's unit stands for: a CPU page. */
+const PAGE_BYTES = 4096;
+
+/** Counters of one node or of all, by the names of `/proc/vmstat`; unit: pages. */
+export interface VmStat {
+  readonly nr_sec_page_table_pages: number;
+  readonly nr_iommu_pages: number;
+}
+
+/**
+ * `NR_IOMMU_PAGES` and `NR_SECONDARY_PAGETABLE`: pages, not allocations. What is charged to a node and a group when a
+ * block is made is taken off the same ones when it is freed. Every page of this allocator counts in both, so one number a
+ * node is kept (in Linux KVM's tables count in the second as well).
+ */
+export class Accounting {
+  readonly #node: number[] = [];
+  readonly #memcg: number[] = [];
+  #total = 0;
+  #peak = 0;
+
+  /** `pages` more (or, negative, fewer) on `node` for group `memcg` (0: none). */
+  charge(node: number, memcg: number, pages: number): void {
+    this.#node[node] = (this.#node[node] ?? 0) + pages;
+    this.#total += pages;
+    if (this.#total > this.#peak) this.#peak = this.#total;
+    if (memcg !== 0) this.#memcg[memcg] = (this.#memcg[memcg] ?? 0) + pages;
+  }
+
+  /** Pages of one node, or of all. */
+  pages(node?: number): number {
+    return node === undefined ? this.#total : (this.#node[node] ?? 0);
+  }
+
+  /** Pages charged to a group. */
+  memcgPages(memcg: number): number {
+    return this.#memcg[memcg] ?? 0;
+  }
+
+  /** Highest total so far. */
+  get peak(): number {
+    return this.#peak;
+  }
+
+  /** `/proc/vmstat`, or `/sys/devices/system/node/nodeN/vmstat`, as an object. */
+  vmstat(node?: number): VmStat {
+    const pages = this.pages(node);
+    return { nr_sec_page_table_pages: pages, nr_iommu_pages: pages };
+  }
+
+  /** `SecPageTables` of `/proc/meminfo`, or of a node's, in kB. */
+  secPageTablesKb(node?: number): number {
+    return this.pages(node) * (PAGE_BYTES / 1024);
+  }
+
+  /** `sec_pagetables` of a group's `memory.stat`, in bytes. */
+  secPagetablesBytes(memcg: number): number {
+    return this.memcgPages(memcg) * PAGE_BYTES;
+  }
+}

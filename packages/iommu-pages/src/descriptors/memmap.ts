@@ -1,0 +1,113 @@
+import { hiOfPfn, loOfPfn } from '@iommu-ts/bits';
+import type { PhysicalMemory } from '../physical-memory.ts';
+
+/** A run of 4 KiB page frames, half-open. */
+export interface PfnRange {
+  readonly basePfn: number;
+  readonly endPfn: number;
+}
+
+/** One run of frames and where its descriptors begin. */
+interface Section extends PfnRange {
+  readonly mapPfn: number;
+  readonly mapEndPfn: number;
+}
+
+/** Whole 4 KiB pages that the descriptors of `range` fill, at `bytes` (a power of two) for each frame of `framePages` pages. */
+export const memmapPages = (range: PfnRange, bytes: number, framePages = 1): number =>
+  Math.ceil((Math.ceil((range.endPfn - range.basePfn) / framePages) * bytes) / 4096);
+
+/**
+ * The memory map: an array, in emulated memory, of one descriptor for each page frame of the managed ranges.
+ * The frames that hold the array have descriptors as well, as in Linux. A frame that was never used reads as zeros.
+ */
+export class Memmap {
+  readonly #memory: PhysicalMemory;
+  readonly #sections: Section[] = [];
+  readonly #bytes: number;
+  readonly #words: number;
+  readonly #perPage: number;
+  readonly #framePages: number;
+  /** The section used last. */
+  #section: Section;
+  /** Set by {@link locate}: the words that hold a descriptor, and the index of its first. */
+  view: Int32Array = new Int32Array(0);
+  index = 0;
+  /** Set by {@link address}: where a descriptor is. */
+  hi = 0;
+  lo = 0;
+
+  /** @param places where the array of each range goes: first page, one each; zeroed here. */
+  constructor(
+    memory: PhysicalMemory,
+    ranges: readonly PfnRange[],
+    places: readonly number[],
+    bytes: number,
+    framePages: number,
+  ) {
+    this.#memory = memory;
+    this.#bytes = bytes;
+    this.#words = bytes / 4;
+    this.#perPage = 4096 / bytes;
+    this.#framePages = framePages;
+    for (const [i, { basePfn, endPfn }] of ranges.entries()) {
+      const mapPfn = places[i]!;
+      const pages = memmapPages({ basePfn, endPfn }, bytes, framePages);
+      this.#sections.push({ basePfn, endPfn, mapPfn, mapEndPfn: mapPfn + pages });
+      memory.zeroPages(mapPfn, pages * 4096);
+    }
+    this.#section = this.#sections[0] ?? { basePfn: 0, endPfn: 0, mapPfn: 0, mapEndPfn: 0 };
+  }
+
+  /** Bytes of the array. */
+  get bytes(): number {
+    return this.#sections.reduce((sum, s) => sum + (s.mapEndPfn - s.mapPfn) * 4096, 0);
+  }
+
+  /** Where the array lies, in page frames. */
+  get pages(): PfnRange[] {
+    return this.#sections.map((s) => ({ basePfn: s.mapPfn, endPfn: s.mapEndPfn }));
+  }
+
+  /** True when `pfn` begins a frame that has a descriptor; {@link view} and {@link index} are set then. */
+  locate(pfn: number, forWrite: boolean): boolean {
+    let section = this.#section;
+    if (!(pfn >= section.basePfn && pfn < section.endPfn)) {
+      const found = this.#sections.find((s) => pfn >= s.basePfn && pfn < s.endPfn);
+      if (found === undefined) return false;
+      this.#section = section = found;
+    }
+    const frame = (pfn - section.basePfn) / this.#framePages;
+    const page = Math.floor(frame / this.#perPage);
+    const slot = frame - page * this.#perPage;
+    if (slot !== Math.floor(slot)) return false;
+    const memory = this.#memory;
+    memory.locate(section.mapPfn + page, forWrite);
+    this.view = memory.view;
+    this.index = memory.index + slot * this.#words;
+    return true;
+  }
+
+  /** Address of the descriptor of `pfn` (which has one) into {@link hi} and {@link lo}. */
+  address(pfn: number): void {
+    let section = this.#section;
+    if (!(pfn >= section.basePfn && pfn < section.endPfn)) {
+      section = this.#sections.find((s) => pfn >= s.basePfn && pfn < s.endPfn)!;
+    }
+    const frame = (pfn - section.basePfn) / this.#framePages;
+    const page = Math.floor(frame / this.#perPage);
+    this.hi = hiOfPfn(section.mapPfn + page) | 0;
+    this.lo = loOfPfn(section.mapPfn + page) | ((frame - page * this.#perPage) * this.#bytes);
+  }
+
+  /** First page of the frame whose descriptor is at `hi:lo` (an address that {@link address} gave). */
+  pfnAt(hi: number, lo: number): number {
+    const mapPfn = (hi >>> 0) * 0x10_0000 + (lo >>> 12);
+    let section = this.#section;
+    if (!(mapPfn >= section.mapPfn && mapPfn < section.mapEndPfn)) {
+      section = this.#sections.find((s) => mapPfn >= s.mapPfn && mapPfn < s.mapEndPfn)!;
+    }
+    const frame = (mapPfn - section.mapPfn) * this.#perPage + ((lo & 0xfff) / this.#bytes);
+    return section.basePfn + frame * this.#framePages;
+  }
+}
