@@ -1,7 +1,7 @@
 import { IommuError, hex } from '@iommu-ts/bits';
 import { Accounting } from './accounting.ts';
 import { NO_PAGE, NUMA_NO_NODE } from './gfp.ts';
-import { IoptdescPool, NO_DESC } from './ioptdesc.ts';
+import { DESC, IoptdescPool, NO_DESC } from './ioptdesc.ts';
 import type { PageSource } from './page-source.ts';
 import { IommuPagesList } from './pages-list.ts';
 import type { PhysicalMemory } from './physical-memory.ts';
@@ -78,7 +78,7 @@ export class IommuPages {
     if (pfn < 0) return NO_PAGE;
     this.memory.zeroPages(pfn, bytes);
     const node = this.#source.nodeOf(pfn);
-    this.#pool.add(pfn, sizeLg2, node);
+    this.#pool.add(pfn, sizeLg2, node, 0);
     this.#counters.charge(node, 0, bytes / 4096);
     this.#allocations++;
     return pfn;
@@ -96,7 +96,7 @@ export class IommuPages {
   freePages(pfn: number): void {
     if (pfn === NO_PAGE) return;
     const desc = this.#descOf(pfn);
-    if (this.#pool.onList(desc)) {
+    if ((this.#pool.flags(desc) & DESC.ON_LIST) !== 0) {
       throw new IommuError('EBUSY', `table page ${hex(pfn)} is on a free list: put the list instead`, { pfn });
     }
     this.#freeDesc(desc);
@@ -111,7 +111,7 @@ export class IommuPages {
     this.#checkList(list);
     for (let desc = list.head; desc !== NO_DESC;) {
       const next = this.#pool.next(desc);
-      this.#pool.setOnList(desc, false);
+      this.#pool.setFlags(desc, this.#pool.flags(desc) & ~DESC.ON_LIST);
       this.#freeDesc(desc);
       desc = next;
     }
@@ -125,8 +125,9 @@ export class IommuPages {
   listAdd(list: IommuPagesList, pfn: number): void {
     this.#checkList(list);
     const desc = this.#descOf(pfn);
-    if (this.#pool.onList(desc)) throw new IommuError('EBUSY', `table page ${hex(pfn)} is on a list already`, { pfn });
-    this.#pool.setOnList(desc, true);
+    if ((this.#pool.flags(desc) & DESC.ON_LIST) !== 0)
+      throw new IommuError('EBUSY', `table page ${hex(pfn)} is on a list already`, { pfn });
+    this.#pool.setFlags(desc, this.#pool.flags(desc) | DESC.ON_LIST);
     this.#pool.setNext(desc, NO_DESC);
     if (list.tail === NO_DESC) list.head = desc;
     else this.#pool.setNext(list.tail, desc);

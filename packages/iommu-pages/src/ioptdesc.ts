@@ -1,6 +1,16 @@
 /** No descriptor: the end of a list. */
 export const NO_DESC = -1;
 
+/** What a descriptor says of its block. */
+export const DESC = {
+  /** On an {@link IommuPagesList}. */
+  ON_LIST: 1,
+  /** Between `startIncoherent` and its end (Linux: `ioptdesc.incoherent`). */
+  INCOHERENT: 2,
+  /** To be handed to the next kernel. */
+  PRESERVED: 4,
+} as const;
+
 const LEAF_PFNS = 512;
 
 /**
@@ -13,14 +23,15 @@ export class IoptdescPool {
   #next = new Int32Array(this.#capacity);
   #sizeLg2 = new Uint8Array(this.#capacity);
   #node = new Int16Array(this.#capacity);
-  #onList = new Uint8Array(this.#capacity);
+  #flags = new Uint8Array(this.#capacity);
+  #memcg = new Int32Array(this.#capacity);
   #used = 0;
   #freeHead = NO_DESC;
   readonly #leaves = new Map<number, Int32Array>();
   #lastKey = -1;
   #lastLeaf: Int32Array = new Int32Array(0);
 
-  add(pfn: number, sizeLg2: number, node: number): number {
+  add(pfn: number, sizeLg2: number, node: number, memcg: number): number {
     let desc = this.#freeHead;
     if (desc === NO_DESC) {
       if (this.#used === this.#capacity) this.#grow();
@@ -30,7 +41,8 @@ export class IoptdescPool {
     this.#next[desc] = NO_DESC;
     this.#sizeLg2[desc] = sizeLg2;
     this.#node[desc] = node;
-    this.#onList[desc] = 0;
+    this.#flags[desc] = 0;
+    this.#memcg[desc] = memcg;
     this.#leaf(pfn, true)![pfn % LEAF_PFNS] = desc + 1;
     return desc;
   }
@@ -63,11 +75,16 @@ export class IoptdescPool {
   setNext(desc: number, next: number): void {
     this.#next[desc] = next;
   }
-  onList(desc: number): boolean {
-    return this.#onList[desc] === 1;
+  /** Memory control group that the block is charged to; 0: none. */
+  memcg(desc: number): number {
+    return this.#memcg[desc]!;
   }
-  setOnList(desc: number, on: boolean): void {
-    this.#onList[desc] = on ? 1 : 0;
+  /** {@link DESC} bits. */
+  flags(desc: number): number {
+    return this.#flags[desc]!;
+  }
+  setFlags(desc: number, flags: number): void {
+    this.#flags[desc] = flags;
   }
 
   #leaf(pfn: number, make: boolean): Int32Array | null {
@@ -90,7 +107,8 @@ export class IoptdescPool {
     this.#next = copy(new Int32Array(this.#capacity), this.#next);
     this.#sizeLg2 = copy(new Uint8Array(this.#capacity), this.#sizeLg2);
     this.#node = copy(new Int16Array(this.#capacity), this.#node);
-    this.#onList = copy(new Uint8Array(this.#capacity), this.#onList);
+    this.#flags = copy(new Uint8Array(this.#capacity), this.#flags);
+    this.#memcg = copy(new Int32Array(this.#capacity), this.#memcg);
   }
 }
 
