@@ -219,17 +219,26 @@ export class Iotlb {
     null;
 
   /**
-   * As {@link lookup}, without a trace: no counter, no age changes. For probes that may use the cache.
+   * As {@link lookup}, without a trace: no counter, no age, no hint changes. For probes that may use the cache.
    */
   peek(tag: number, iovaHi: number, iovaLo: number): boolean {
-    const { hits, misses } = this;
-    const tick = this.#tick;
-    const last = this.#last;
-    const hit = this.lookup(tag, iovaHi, iovaLo);
-    if (hit && this.#last !== last) this.#tick = tick;
-    this.hits = hits;
-    this.misses = misses;
-    return hit;
+    const tagLo = tag | 0;
+    const tagHi = tag === tagLo ? 0 : (tag / TWO_32) | 0;
+    for (let i = 0; i < this.#nSizes; i++) {
+      const sizeLg2 = this.#sizes[i]!;
+      const maskHi = maskHiOf(sizeLg2);
+      const maskLo = maskLoOf(sizeLg2);
+      const at = this.#find(tagHi, tagLo, iovaHi & maskHi, (iovaLo & maskLo) | sizeLg2);
+      if (at < 0) continue;
+      const entries = this.#entries;
+      this.outHi = entries[at + 4]! | (iovaHi & ~maskHi);
+      this.outLo = entries[at + 5]! | (iovaLo & ~maskLo);
+      this.perm = entries[at + 6]!;
+      this.extra = entries[at + 7]!;
+      this.sizeLg2 = sizeLg2;
+      return true;
+    }
+    return false;
   }
 
   /** Drops everything; returns how many entries went. */

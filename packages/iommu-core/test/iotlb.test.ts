@@ -222,6 +222,24 @@ describe('Iotlb', () => {
     expect(tlb.evictions).toBe(0);
   });
 
+  test('peek finds what a look-up finds, and the least recently used entry is evicted as if nobody had peeked', () => {
+    const tlb = new Iotlb({ sets: 1, ways: 2 });
+    tlb.fill(1, 0, 0x1000, 12, 0, 0x5000, 3, 7);
+    tlb.fill(1, 0, 0x20_0000, 21, 4, 0x80_0000, 1, 8);
+    expect(tlb.peek(1, 0, 0x1234)).toBe(true);
+    expect([tlb.outHi, tlb.outLo, tlb.perm, tlb.extra, tlb.sizeLg2]).toEqual([0, 0x5234, 3, 7, 12]);
+    expect(tlb.peek(1, 0, 0x20_0042)).toBe(true);
+    expect([tlb.outHi, tlb.outLo, tlb.perm, tlb.extra, tlb.sizeLg2]).toEqual([4, 0x80_0042, 1, 8, 21]);
+    expect(tlb.peek(2, 0, 0x1234)).toBe(false);
+    expect(tlb.peek(1, 0, 0x1234)).toBe(true);
+    expect([tlb.hits, tlb.misses]).toEqual([0, 0]);
+    tlb.fill(1, 0, 0x9000, 12, 0, 0x9000, 3, 0);
+    expect(tlb.lookup(1, 0, 0x1000)).toBe(false);
+    expect(tlb.lookup(1, 0, 0x20_0000)).toBe(true);
+    tlb.suspend();
+    expect(tlb.peek(1, 0, 0x20_0000)).toBe(false);
+  });
+
   test('hit, miss, fill and eviction allocate nothing', async () => {
     let scavenges = 0;
     const observer = new PerformanceObserver((list) => (scavenges += list.getEntries().length));
