@@ -2,14 +2,18 @@
  * `@iommu-ts/amd/harness`: what suites, players, the command line and benchmarks need of this package.
  * @packageDocumentation
  */
-import { maskOf } from '@iommu-ts/bits';
+import { maskLo, maskOf } from '@iommu-ts/bits';
 import type { DriverHarness } from '@iommu-ts/iommu-core';
 import { EVENT } from './faults.ts';
 import { AMD_V1 } from './formats.ts';
 import { inspect } from './inspect.ts';
 import { createRecordedHardware, requesterOf } from './recorded.ts';
+import { Control, REGISTERS } from './registers.ts';
 import { PTE } from './structures.ts';
 import { createAmdIommu } from './system.ts';
+
+/** Control bits that let the unit read or write memory. */
+const RUNNING = maskLo(Control.IommuEn) | maskLo(Control.CmdBufEn) | maskLo(Control.EventLogEn);
 
 const pageFault = [EVENT.IO_PAGE_FAULT];
 
@@ -38,4 +42,5 @@ export const harness: DriverHarness = {
     memory.writeU64(entryPa, memory.readU64(entryPa) | (maskOf(PTE.Reserved) & -maskOf(PTE.Reserved)));
     return true;
   },
+  isOff: (mmio) => (mmio.read32(REGISTERS.Control.offset) & RUNNING) === 0,
 };

@@ -11,6 +11,7 @@ import { ARM_S1_16K, ARM_S1_4K, ARM_S1_64K, ARM_S2_16K, ARM_S2_4K, ARM_S2_64K } 
 import type { SmmuIds } from './hardware/capabilities.ts';
 import { SmmuV3 } from './hardware/unit.ts';
 import { inspectStream } from './inspect.ts';
+import { REG } from './registers.ts';
 import { createArmSmmuIommu } from './system.ts';
 
 const NAMES = ['IDR0', 'IDR1', 'IDR2', 'IDR3', 'IDR4', 'IDR5', 'IIDR', 'AIDR', 'GBPA_reset'] as const;
@@ -69,4 +70,5 @@ export const harness: DriverHarness = {
     memory.writeU64(entryPa, entry & ~2n);
     return true;
   },
+  isOff: (mmio) => mmio.read32(REG.CR0ACK) === 0,
 };

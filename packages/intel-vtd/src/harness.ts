@@ -2,12 +2,13 @@
  * What suites, players, the command line and benchmarks need to know about this package.
  * @packageDocumentation
  */
-import { IommuError } from '@iommu-ts/bits';
+import { IommuError, maskLo } from '@iommu-ts/bits';
 import type { DriverHarness } from '@iommu-ts/iommu-core';
 import { FAULT } from './faults.ts';
 import { VTD_SS_39, VTD_SS_48, VTD_SS_57 } from './formats.ts';
 import { VtdUnit } from './hardware/unit.ts';
 import { inspectRequester } from './inspect.ts';
+import { GSTS, OFFSET } from './registers.ts';
 import { createVtdIommu } from './system.ts';
 
 const PAGE_SIZES = 0x4020_1000n;
@@ -53,4 +54,5 @@ export const harness: DriverHarness = {
     memory.writeU64(entryPa, memory.readU64(entryPa) | (1n << 62n));
     return true;
   },
+  isOff: (mmio) => (mmio.read32(OFFSET.GSTS) & (maskLo(GSTS.TES) | maskLo(GSTS.QIES))) === 0,
 };

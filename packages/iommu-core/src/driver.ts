@@ -208,4 +208,9 @@ export interface DriverHarness {
    * false where the format has no reserved bit that hardware checks.
    */
   setReservedBit(memory: PhysicalMemory, entryPa: bigint, level: number): boolean;
+  /**
+   * Whether the unit behind the registers neither translates nor reads or writes a queue: what a driver has to leave behind
+   * that gave up. Absent where creating the driver takes no memory.
+   */
+  isOff?(mmio: MmioPort): boolean;
 }

@@ -3,13 +3,14 @@
  * drivers have.
  * @packageDocumentation
  */
-import { IommuError } from '@iommu-ts/bits';
-import type { DriverHarness, FormatVariant, IotlbOptions, SystemOptions } from '@iommu-ts/iommu-core';
+import { IommuError, maskLo, maskOf } from '@iommu-ts/bits';
+import type { DriverHarness, FormatVariant, IotlbOptions, MmioPort, SystemOptions } from '@iommu-ts/iommu-core';
 import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
 import { createRiscvIommu } from './create.ts';
 import { SV39, SV48, SV57 } from './formats.ts';
 import { RiscvIommuHardware } from './hardware/unit.ts';
 import { inspectDevice } from './inspect.ts';
+import { IOMMU_MODE, REGISTERS, cqcsr, ddtp } from './registers.ts';
 
 const PAGE_FAULTS = [12, 13, 15];
 
@@ -57,6 +58,10 @@ const createHardware = (
   );
 };
 
+/** Neither on nor on the way to it; the bits stand at one place in all queues' registers. */
+const isQueueOff = (mmio: MmioPort, csr: number): boolean =>
+  (mmio.read32(csr) & (maskLo(cqcsr.cqon) | maskLo(cqcsr.busy))) === 0;
+
 /** The RISC-V IOMMU behind the common interface of all drivers. */
 export const harness: DriverHarness = {
   name: 'riscv',
@@ -78,5 +83,12 @@ export const harness: DriverHarness = {
     // Bit 54 is reserved for standard use in every PTE.
     memory.writeU64(entryPa, memory.readU64(entryPa) | (1n << 54n));
     return true;
+  },
+  isOff: (mmio) => {
+    mmio.read64(REGISTERS.ddtp.offset);
+    const mode = Number(BigInt(mmio.lo >>> 0) & maskOf(ddtp.iommu_mode));
+    return (
+      mode === IOMMU_MODE.Off && [REGISTERS.cqcsr, REGISTERS.fqcsr].every(({ offset }) => isQueueOff(mmio, offset))
+    );
   },
 };

@@ -201,7 +201,7 @@ export class AmdDriver implements IommuDriver {
 
   #describe(ias: number): DriverInfo {
     const queue = this.#queue;
-    const probe = new PageTable(this.#pages, this.#table);
+    const probe = this.#probeTable();
     const { pageSizes } = probe;
     probe.destroy();
     return {
@@ -219,6 +219,16 @@ export class AmdDriver implements IommuDriver {
         return queue.invalidations;
       },
     };
+  }
+
+  /** A table to ask for its page sizes. Without a page for it, what the constructor has taken so far goes back. */
+  #probeTable(): PageTable {
+    try {
+      return new PageTable(this.#pages, this.#table);
+    } catch (error) {
+      for (const taken of this.#allocations.splice(0)) this.#pages.freePages(taken);
+      throw error;
+    }
   }
 
   /** Every entry: valid, no translation information. A device that nobody attached must not reach memory. */

@@ -5,6 +5,7 @@
 import type { DriverHarness } from '@iommu-ts/iommu-core';
 import { describe, expect, test } from 'vitest';
 import { dmaCases } from './driver/dma-cases.ts';
+import { failureCases } from './driver/failure-cases.ts';
 import { faultCases } from './driver/fault-cases.ts';
 import { invalidationCases } from './driver/invalidation-cases.ts';
 import { lifecycleCases } from './driver/lifecycle-cases.ts';
@@ -20,6 +21,7 @@ export const driverCases: readonly DriverCase[] = [
   ...faultCases,
   ...invalidationCases,
   ...lifecycleCases,
+  ...failureCases,
   ...propertyCases,
 ];
 
