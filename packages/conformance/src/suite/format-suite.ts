@@ -7,12 +7,13 @@ import { describe, expect, test } from 'vitest';
 import { passes } from './driver-suite.ts';
 import { formatCases as basicCases } from './format/cases.ts';
 import type { FormatSuiteCase } from './format/cases.ts';
+import { failureCases } from './format/failure-cases.ts';
 import { randomCases } from './format/random-cases.ts';
 import { FormatRig } from './format/rig.ts';
 import type { FormatCase, MemoryKind } from './format/rig.ts';
 
 /** All cases, in the order they run. */
-export const formatCases: readonly FormatSuiteCase[] = [...basicCases, ...randomCases];
+export const formatCases: readonly FormatSuiteCase[] = [...basicCases, ...failureCases, ...randomCases];
 
 export interface FormatConformanceOptions {
   /**

@@ -19,7 +19,8 @@ const RAM_BASE = 0x1_0000_0000n;
 export class FormatRig {
   readonly memory: PhysicalMemory;
   readonly pages: IommuPages;
-  readonly table: PageTable;
+  /** The table under test; {@link renew} puts an empty one in its place. */
+  table: PageTable;
   readonly gather = new GatherRecord();
   readonly config: PageTableConfig;
   /** `generic_pt` rules (else `io-pgtable`). */
@@ -90,6 +91,12 @@ export class FormatRig {
   /** Largest aligned address with room for `size` that the format can map to. */
   topPa(size: bigint): bigint {
     return (1n << BigInt(this.config.oas)) - size;
+  }
+
+  /** Throws the table away and begins with an empty one. */
+  renew(): void {
+    this.table.destroy();
+    this.table = new PageTable(this.pages, this.config);
   }
 
   /** Gives all back; nothing may be left. */
