@@ -9,7 +9,7 @@ export type { RamOptions, RamRange, WasmMemory } from './ram-range.ts';
 export { ArenaSource } from './page-source.ts';
 export type { ArenaEvent, PageSource } from './page-source.ts';
 export { BuddySource } from './buddy.ts';
-export type { BuddyRange } from './buddy.ts';
+export type { BuddyRange, NumaOptions } from './buddy.ts';
 export { GFP, NO_PAGE, NUMA_NO_NODE } from './gfp.ts';
 export type { VmStat } from './accounting.ts';
 export type { PagesWarning, PagesWarningKind, WarnMode } from './warn.ts';

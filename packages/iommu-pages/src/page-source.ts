@@ -12,6 +12,8 @@ export interface PageSource {
   free(pfn: number, size: number): void;
   /** NUMA node of page `pfn`. */
   nodeOf(pfn: number): number;
+  /** Takes one particular free block, so that it is not handed out; sources that can not have no such method. */
+  reserve?(pfn: number, size: number): void;
 }
 
 /** An entry of the arena's log: `["alloc" | "free", first page, bytes]`. */

@@ -70,6 +70,47 @@ test('splits and merges: never overlapping, aligned, and refused only when no bl
   );
 });
 
+test('a reserved block is never handed out, and comes back by free', () => {
+  const zone = fc.record({ base: fc.integer({ min: 0, max: 40 }), count: fc.integer({ min: 1, max: 90 }) });
+  const block = fc.record({ at: fc.nat({ max: 130 }), order: fc.integer({ min: 0, max: 5 }) });
+  fc.assert(
+    fc.property(zone, fc.array(block, { maxLength: 12 }), fc.nat({ max: 60 }), ({ base, count }, wanted, taken) => {
+      const memory = new PhysicalMemory([{ base: BigInt(base) << 12n, size: BigInt(count) << 12n }]);
+      const source = new BuddySource(memory);
+      const used = new Set<number>();
+      const live: [number, number][] = [];
+      for (let i = 0; i < taken && i < count; i++) {
+        const pfn = source.alloc(0, 4096);
+        used.add(pfn);
+        live.push([pfn, 0]);
+      }
+      for (const { at, order } of wanted) {
+        const pfn = Math.floor(at / 2 ** order) * 2 ** order;
+        const all = Array.from({ length: 2 ** order }, (_, i) => pfn + i);
+        const inside = all.every((p) => p >= base && p < base + count);
+        const free = all.every((p) => !used.has(p));
+        const code = codeOf(() => source.reserve(pfn, 4096 * 2 ** order));
+        // Partly outside may be told either way; all inside must be told right.
+        if (inside) expect(code).toBe(free ? 'nothing thrown' : 'EBUSY');
+        else expect(code).toMatch(/ERANGE|EBUSY/);
+        if (!inside || !free) continue;
+        for (const p of all) used.add(p);
+        live.push([pfn, order]);
+      }
+      expect(source.freePages()).toBe(count - used.size);
+      const rest: number[] = [];
+      for (let pfn = source.alloc(0, 4096); pfn >= 0; pfn = source.alloc(0, 4096)) rest.push(pfn);
+      expect(rest.length).toBe(count - used.size);
+      expect(rest.some((pfn) => used.has(pfn))).toBe(false);
+      for (const pfn of rest) source.free(pfn, 4096);
+      for (const [pfn, order] of live) source.free(pfn, 4096 * 2 ** order);
+      expect(source.freePages()).toBe(count);
+      expect(source.alloc(0, 4096 * largestFree(new Set(), base, count))).toBeGreaterThanOrEqual(0);
+    }),
+    { numRuns: 300 },
+  );
+});
+
 describe('ranges', () => {
   const memory = new PhysicalMemory([
     { base: 0n, size: 0x10_0000n },
@@ -110,7 +151,59 @@ describe('ranges', () => {
     expect([source.alloc(901, 4096), source.alloc(901, 4096), source.alloc(901, 4096)]).toEqual([0x100, 0, -1]);
   });
 
+  test('distances between nodes, and a fallback order', () => {
+    // Node 0 is nearer to 2 than to 1; nothing may go from 2 to 0.
+    const distance = [
+      [10, 30, 20],
+      [30, 10, 25],
+      [255, 20, 10],
+    ];
+    const source = new BuddySource(memory, undefined, { distance, fallback: { 1: [1, 0] } });
+    expect([0, 1, 2, 5].map((node) => source.fallbackOf(node))).toEqual([
+      [0, 2, 1],
+      [1, 0],
+      [2, 1],
+      [2, 1, 0],
+    ]);
+    const nodesUntilEmpty = (from: number): number[] => {
+      const seen: number[] = [];
+      for (let pfn = source.alloc(from, 0x1_0000); pfn >= 0; pfn = source.alloc(from, 0x1_0000)) {
+        seen.push(source.nodeOf(pfn));
+      }
+      return seen;
+    };
+    const sixteen = (node: number): number[] => Array.from({ length: 16 }, () => node);
+    expect(nodesUntilEmpty(1)).toEqual([...sixteen(1), ...sixteen(0)]);
+    expect([source.freePages(0), source.freePages(1), source.freePages(2)]).toEqual([0, 0, 256]);
+    expect(nodesUntilEmpty(2)).toEqual(sixteen(2));
+    source.free(0x10_0000, 0x1_0000);
+    // Node 2 may help itself at node 1 by distance; not any more once it is bound to itself.
+    source.setFallback(2, [2]);
+    expect(source.alloc(2, 4096)).toBe(-1);
+    expect(source.alloc(1, 4096)).toBe(0x10_0000);
+  });
+
+  test('a range far above 2^31 pages, longer than a zone', () => {
+    const base = 1n << 50n;
+    const huge = new PhysicalMemory([{ base, size: 3n << 40n }]);
+    const first = Number((base + (1n << 40n) - 0x2000n) >> 12n);
+    const source = new BuddySource(huge, [{ base: base + (1n << 40n) - 0x2000n, size: 0x6000n }]);
+    expect([source.alloc(0, 8192), source.alloc(0, 8192)]).toEqual([first, first + 2]);
+    source.free(first, 8192);
+    source.reserve(first + 1, 4096);
+    expect([source.alloc(0, 4096), source.freePages()]).toEqual([first, 2]);
+  });
+
   test('refusals', () => {
+    const overlap = [
+      { base: 0x4000n, size: 0x4000n },
+      { base: 0n, size: 0x5000n },
+    ];
+    expect(codeOf(() => new BuddySource(memory, overlap))).toBe('EADDRINUSE');
+    expect(codeOf(() => new BuddySource(memory, [overlap[0]!, overlap[0]!]))).toBe('EADDRINUSE');
+    expect(codeOf(() => new BuddySource(memory).reserve(1, 0x2000))).toBe('EALIGN');
+    expect(codeOf(() => new BuddySource(memory).reserve(0, 0x3000))).toBe('EALIGN');
+    expect(codeOf(() => new BuddySource(memory).reserve(0x200, 0x1000))).toBe('ERANGE');
     expect(codeOf(() => new BuddySource(memory, [{ base: 0x20_0000n, size: 0x1000n }]))).toBe('ERANGE');
     expect(codeOf(() => new BuddySource(memory, [{ base: 0x1f_f000n, size: 0x2000n }]))).toBe('ERANGE');
     expect(codeOf(() => new BuddySource(memory, [{ base: 0x800n, size: 0x1000n }]))).toBe('EALIGN');
