@@ -21,6 +21,8 @@ export {
 export type { Field, FieldValues, Layout } from './layout.ts';
 export {
   addressOfPfn,
+  blockPfnOf,
+  blockPfnOfWords,
   checkU64,
   hi32,
   hiOfPfn,

@@ -39,7 +39,16 @@ export const pfnOf = (address: bigint): number => {
   return words[1]! * 0x10_0000 + (words[0]! >>> 12);
 };
 
-/** Address of byte `offset` (default 0) in page `pfn`. */
+/**
+ * Name of the block at a u64 address: its page frame number in 4 KiB pages, with an exact fraction of k/64 when it is a part
+ * of a page (a table smaller than 4 KiB; see `IommuPages`). Address bits 5:0 are dropped. Exact below 2^59.
+ */
+export const blockPfnOf = (address: bigint): number => {
+  scratch[0] = address;
+  return blockPfnOfWords(words[1]!, words[0]!);
+};
+
+/** Address of byte `offset` (default 0) in page `pfn`, which may have a fraction. */
 export const addressOfPfn = (pfn: number, offset = 0): bigint => {
   const hi = Math.floor(pfn / 0x10_0000);
   words[1] = hi;
@@ -50,11 +59,19 @@ export const addressOfPfn = (pfn: number, offset = 0): bigint => {
 /** Page frame number of the address `hi:lo` (words signed or unsigned). */
 export const pfnOfWords = (hi: number, lo: number): number => (hi >>> 0) * 0x10_0000 + (lo >>> 12);
 
-/** High word of the address of page `pfn`. */
+/** {@link blockPfnOf} of the address `hi:lo` (words signed or unsigned). */
+export const blockPfnOfWords = (hi: number, lo: number): number => {
+  const pfn = (hi >>> 0) * 0x10_0000 + (lo >>> 12);
+  const part = lo & 0xfc0;
+  // Whole pages stay whole numbers for the compiler, too.
+  return part === 0 ? pfn : pfn + part / 4096;
+};
+
+/** High word of the address of page `pfn`, which may have a fraction. */
 export const hiOfPfn = (pfn: number): number => Math.floor(pfn / 0x10_0000);
 
-/** Low word of the address of page `pfn`, as int32. */
-export const loOfPfn = (pfn: number): number => (pfn % 0x10_0000) << 12;
+/** Low word of the address of page `pfn`, which may have a fraction, as int32. */
+export const loOfPfn = (pfn: number): number => ((pfn % 0x10_0000) * 4096) | 0;
 
 /** A byte count or address below 2^53 as a `number`. @throws IommuError `ERANGE` when it is not exact. */
 export const toNumber = (value: bigint, name: string): number => {

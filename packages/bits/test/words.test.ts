@@ -4,6 +4,8 @@ import { describe, expect, test } from 'vitest';
 import {
   IommuError,
   addressOfPfn,
+  blockPfnOf,
+  blockPfnOfWords,
   checkU64,
   hi32,
   hiOfPfn,
@@ -80,4 +82,20 @@ describe('checks at the edge', () => {
     expect(codeOf(() => toNumber(2n ** 53n, 'size'))).toBe('ERANGE');
     expect(codeOf(() => toNumber(-1n, 'size'))).toBe('ERANGE');
   });
+});
+
+test('a block smaller than a page has a page frame number with a fraction of k/64', () => {
+  fc.assert(
+    fc.property(fc.bigInt({ min: 0n, max: 2n ** 53n - 1n }), (unit) => {
+      const address = unit * 64n;
+      const pfn = blockPfnOf(address + 63n);
+      expect(pfn).toBe(Number(unit / 64n) + Number(unit % 64n) / 64);
+      expect(Number.isInteger(pfn)).toBe(address % 4096n === 0n);
+      expect(blockPfnOfWords(Number(address >> 32n), Number(address & 0xffff_ffffn))).toBe(pfn);
+      expect(addressOfPfn(pfn)).toBe(address);
+      expect(addressOfPfn(pfn, 40)).toBe(address + 40n);
+      expect(join64(hiOfPfn(pfn), loOfPfn(pfn))).toBe(address);
+      expect(loOfPfn(pfn)).toBe(loOfPfn(pfn) | 0);
+    }),
+  );
 });

@@ -1,4 +1,5 @@
 /** The descent that map and unmap share: from the top to the table at a level, making tables on the way if asked. */
+import { blockPfnOfWords, loOfPfn } from '@iommu-ts/bits';
 import { EADDRINUSE, EEXIST, ENOENT, ENOMEM } from './errno.ts';
 import { RULES_GENERIC_PT } from './format.ts';
 import type { TableState } from './state.ts';
@@ -20,7 +21,7 @@ export const findTop = (table: TableState, hi: number, lo: number): boolean => {
       (shift < 32 ? (lo >>> shift) | (hi << (32 - shift)) : (hi >>> (shift - 32)) | 0) & (table.rootCount - 1);
     const pfn = table.rootPfns[index]!;
     rootHi = Math.floor(pfn / 0x10_0000) | 0;
-    rootLo = ((pfn - Math.floor(pfn / 0x10_0000) * 0x10_0000) << 12) | 0;
+    rootLo = loOfPfn(pfn);
   }
   table.tableHi32 = rootHi;
   table.tableLo32 = rootLo;
@@ -34,8 +35,8 @@ const install = (table: TableState, view: Int32Array, w: number, level: number, 
   view[w] = table.lo | table.tableLo | (level * table.tableStep);
 };
 
-/** Page frame number of the table that `view` and `at` show. */
-export const currentPfn = (table: TableState): number => (table.tableHi32 >>> 0) * 0x10_0000 + (table.tableLo32 >>> 12);
+/** Name of the table that `view` and `at` show: its page frame number, with a fraction when it is smaller than a page. */
+export const currentPfn = (table: TableState): number => blockPfnOfWords(table.tableHi32, table.tableLo32);
 
 /**
  * Word of the home range where the table of level `target` for the IOVA begins, or -1. Every table above it must be there,
@@ -83,11 +84,10 @@ export const findTable = (table: TableState, hi: number, lo: number, target: num
     const entryHi = view[w + 1]!;
     if (((entryLo & table.presentLo) | (entryHi & table.presentHi)) === 0) {
       if (!create) return ENOENT;
-      const pfn = table.allocTable(table.granuleBytes);
+      const pfn = table.allocTable(table.tableBytes);
       if (pfn < 0) return ENOMEM;
-      const high = Math.floor(pfn / 0x10_0000);
-      const newHi = high | 0;
-      const newLo = ((pfn - high * 0x10_0000) << 12) | 0;
+      const newHi = Math.floor(pfn / 0x10_0000) | 0;
+      const newLo = loOfPfn(pfn);
       install(table, view, w, level, newHi, newLo);
       if (table.flush !== null) table.flush(currentPfn(table), (w - table.at) * 4, 8);
       table.tableHi32 = newHi;
@@ -116,8 +116,7 @@ export const findTable = (table: TableState, hi: number, lo: number, target: num
 
 /** Puts a new, higher top on: entry 0 of the new table points to the old one. The caller counts and reports it. */
 export const linkTop = (table: TableState, newPfn: number, oldHi: number, oldLo: number, level: number): void => {
-  const high = Math.floor(newPfn / 0x10_0000);
-  table.locate(high | 0, ((newPfn - high * 0x10_0000) << 12) | 0);
+  table.locate(Math.floor(newPfn / 0x10_0000) | 0, loOfPfn(newPfn));
   install(table, table.view, table.at, level, oldHi, oldLo);
   if (table.flush !== null) table.flush(newPfn, 0, 8);
 };

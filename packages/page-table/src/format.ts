@@ -58,8 +58,10 @@ export interface FormatSpec {
   /** The specification and section the bits come from. */
   readonly spec: string;
   readonly rules: 0 | 1 | 2;
-  /** Size of the smallest page, as a power of two; also the size of every table below the top one. */
+  /** Size of the smallest page, as a power of two. */
   readonly granuleLg2: number;
+  /** Index bits of every level but the top one; absent: tables are as large as the smallest page. */
+  readonly bits?: number;
   /** Highest level a table may start at. */
   readonly maxTopLevel: number;
   /** Level that a table starts at when the configuration does not say; -1: computed from the IOVA width. */
@@ -172,7 +174,7 @@ export class PageTableFormat {
     this.spec = spec.spec;
     this.rules = spec.rules;
     this.granuleLg2 = spec.granuleLg2;
-    this.bits = spec.granuleLg2 - 3;
+    this.bits = spec.bits ?? spec.granuleLg2 - 3;
     this.maxTopLevel = spec.maxTopLevel;
     this.topLevel = spec.topLevel ?? -1;
     this.dynamicTop = spec.dynamicTop ?? false;

@@ -1,5 +1,5 @@
 /** Going over a whole table: its leaves, and the tables it is made of. */
-import { join64 } from '@iommu-ts/bits';
+import { join64, loOfPfn } from '@iommu-ts/bits';
 import { leafProt } from './decode.ts';
 import type { LeafProt } from './decode.ts';
 import { isPresent, isTable } from './release.ts';
@@ -62,7 +62,7 @@ const visitAll = function* (table: TableState): ReturnType<typeof visit> {
   for (let i = 0; i < table.rootCount; i++) {
     const pfn = table.rootPfns[i]!;
     const hi = Math.floor(pfn / 0x10_0000) | 0;
-    yield* visit(table, table.topLevel, hi, ((pfn % 0x10_0000) << 12) | 0, BigInt(i) << span);
+    yield* visit(table, table.topLevel, hi, loOfPfn(pfn), BigInt(i) << span);
   }
 };
 
@@ -107,7 +107,7 @@ export function* leavesOf(table: TableState): Generator<Leaf> {
   for (let i = 0; i < table.rootCount; i++) {
     const pfn = table.rootPfns[i]!;
     const hi = Math.floor(pfn / 0x10_0000) | 0;
-    yield* leavesIn(table, table.topLevel, hi, ((pfn % 0x10_0000) << 12) | 0, BigInt(i) << span);
+    yield* leavesIn(table, table.topLevel, hi, loOfPfn(pfn), BigInt(i) << span);
   }
 }
 

@@ -3,6 +3,7 @@
  * mapped when it meets a leaf, and replaces empty tables only; `io-pgtable` maps pages of one size, checks all entries of
  * a table before it writes one, and (Arm) drops live tables under a block.
  */
+import { blockPfnOfWords, loOfPfn } from '@iommu-ts/bits';
 import { fill, firstUsed, repeat } from './bulk.ts';
 import { EADDRINUSE, EEXIST, EINVAL, ENOENT, ENOMEM, ENXIO, ERANGE } from './errno.ts';
 import { currentPfn, findTable, indexAt, linkTop } from './find.ts';
@@ -33,13 +34,13 @@ const growTop = (table: TableState, lastHi: number, lastLo: number, leafLevel: n
       result = ERANGE;
       break;
     }
-    const pfn = table.allocTable(table.granuleBytes);
+    const pfn = table.allocTable(table.tableBytes);
     if (pfn < 0) {
       result = ENOMEM;
       break;
     }
     const oldHi = made.length === 0 ? table.rootHi : Math.floor(made[made.length - 1]! / 0x10_0000) | 0;
-    const oldLo = made.length === 0 ? table.rootLo : (made[made.length - 1]! % 0x10_0000) << 12;
+    const oldLo = made.length === 0 ? table.rootLo : loOfPfn(made[made.length - 1]!);
     linkTop(table, pfn, oldHi, oldLo, level);
     made.push(pfn);
   }
@@ -86,7 +87,7 @@ const makeRoom = (
     view[w] = 0;
     view[w + 1] = 0;
     if (table.flush !== null) table.flush(tablePfn, (w - at) * 4, 8);
-    table.pages!.listAdd(table.scratch, pfnOfWords(lowerHi, lowerLo));
+    table.pages!.listAdd(table.scratch, blockPfnOfWords(lowerHi, lowerLo));
     addBytes(table, hi, lo, i * POW2[itemLg2]!);
     const first = pfnOfWords(table.hi, table.lo);
     const last = first + POW2[itemLg2 - 12]! - 1;

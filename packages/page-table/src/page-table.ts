@@ -1,5 +1,5 @@
 /** The public face of the engine: one class for every format. */
-import { IommuError, addressOfPfn, checkU64, hex, pfnOf } from '@iommu-ts/bits';
+import { IommuError, addressOfPfn, blockPfnOf, checkU64, hex } from '@iommu-ts/bits';
 import type { IommuPages, PhysicalMemory } from '@iommu-ts/iommu-pages';
 import { mapOneBlock, unmapOneBlock } from './block.ts';
 import type { HwInfo, PageTableConfig } from './config.ts';
@@ -41,7 +41,7 @@ export class PageTable extends TableState {
   static open(memory: PhysicalMemory, config: PageTableConfig, root: bigint | readonly bigint[]): PageTable {
     const roots = typeof root === 'bigint' ? [root] : root;
     for (const address of roots) checkU64(address, 'root');
-    return new PageTable(null, config, { memory, roots: roots.map((address) => pfnOf(address)) });
+    return new PageTable(null, config, { memory, roots: roots.map((address) => blockPfnOf(address)) });
   }
 
   /** Address of the top table (of the first one where there are several). */
@@ -49,7 +49,7 @@ export class PageTable extends TableState {
     return addressOfPfn(this.rootPfns[0]!);
   }
 
-  /** Page frame number of the top table, in 4 KiB pages. */
+  /** Page frame number of the top table, in 4 KiB pages; with a fraction of k/64 when it is part of a page. */
   get rootPfn(): number {
     return this.rootPfns[0]!;
   }
@@ -242,7 +242,7 @@ export class PageTable extends TableState {
   destroy(): void {
     if (this.pages === null) return;
     const all = [...this.tables()];
-    for (const { pa } of all) this.pages.freePages(pfnOf(pa));
+    for (const { pa } of all) this.pages.freePages(blockPfnOf(pa));
     this.rootPfns.length = 0;
     this.forget();
   }

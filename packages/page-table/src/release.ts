@@ -1,8 +1,7 @@
 /** Tables that go: collecting them in the order in which each family of rules frees them, and giving them back. */
+import { blockPfnOfWords } from '@iommu-ts/bits';
 import type { GatherRecord } from './gather.ts';
 import type { TableState } from './state.ts';
-
-const pfnOfWords = (hi: number, lo: number): number => (hi >>> 0) * 0x10_0000 + (lo >>> 12);
 
 /** What an entry at `level` is. */
 export const isPresent = (table: TableState, hi: number, lo: number): boolean =>
@@ -36,7 +35,7 @@ export const collectBelow = (table: TableState, level: number, hi: number, lo: n
     table.tableOf(entryHi, entryLo);
     const lowerHi = table.hi;
     const lowerLo = table.lo;
-    table.pages!.listAdd(table.scratch, pfnOfWords(lowerHi, lowerLo));
+    table.pages!.listAdd(table.scratch, blockPfnOfWords(lowerHi, lowerLo));
     collectBelow(table, level - 1, lowerHi, lowerLo);
   }
 };
@@ -54,7 +53,7 @@ export const gatherTree = (table: TableState, gather: GatherRecord, level: numbe
     }
   }
   table.forget();
-  table.pages!.listAdd(gather.freelist, pfnOfWords(hi, lo));
+  table.pages!.listAdd(gather.freelist, blockPfnOfWords(hi, lo));
 };
 
 /** Moves the scratch list to the front of the gather's. */

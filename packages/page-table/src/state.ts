@@ -5,7 +5,7 @@
  * Over 500 lines because it is one class: every loop of the engine reads its fields, and a second class would be a second
  * hidden class at each of those places.
  */
-import { IommuError, addressOfPfn, hex } from '@iommu-ts/bits';
+import { IommuError, addressOfPfn, hex, loOfPfn } from '@iommu-ts/bits';
 import { IommuPagesList, NO_PAGE } from '@iommu-ts/iommu-pages';
 import type { IommuPages, PhysicalMemory } from '@iommu-ts/iommu-pages';
 import { bulkFor } from './bulk.ts';
@@ -18,6 +18,12 @@ import { POW2 } from './sizes.ts';
 
 const TWO_32 = 0x1_0000_0000;
 const NO_WORDS = new Int32Array(0);
+
+/**
+ * Smallest table. An Arm start table may have two entries, but its base is aligned to 64 bytes where output addresses have
+ * 52 bits (Arm DDI 0487, TTBR0_EL1; IHI 0070, CD.TTB0), and Linux asks for as many always.
+ */
+const MIN_TABLE_BYTES = 64;
 
 /** Bits of table entries that may be tested at once: a software mark (bits 11:8) may be absent in another's tables. */
 const WALK_BITS = 0xff;
@@ -125,6 +131,8 @@ export class TableState {
   declare readonly granuleBytes: number;
   /** @internal */ declare readonly granuleMask: number;
   /** @internal */ declare readonly bits: number;
+  /** Bytes of every table but the top one. @internal */
+  declare readonly tableBytes: number;
   /** @internal */ declare readonly indexMask: number;
   /** @internal */ declare readonly leafSpanLg2: number;
   /** Bytes that a table of level 0 covers, less one. @internal */
@@ -189,7 +197,7 @@ export class TableState {
   walkMaskLo = 0;
   /** How often the top was replaced by a higher one. */
   topChanges = 0;
-  /** Page frame numbers of the top tables. */
+  /** Page frame numbers of the top tables, with a fraction of k/64 for one that is part of a page. */
   declare readonly rootPfns: number[];
   declare readonly rootCount: number;
   /** @internal */ rootHi = 0;
@@ -298,6 +306,7 @@ export class TableState {
     this.granuleBytes = 1 << format.granuleLg2;
     this.granuleMask = (1 << format.granuleLg2) - 1;
     this.bits = format.bits;
+    this.tableBytes = 8 << format.bits;
     this.indexMask = (1 << format.bits) - 1;
     this.spanMask = POW2[format.granuleLg2 + format.bits]! - 1;
     const larger = [...this.pageSizes.toString(2)].toReversed().indexOf('1', format.granuleLg2 + 1);
@@ -355,16 +364,18 @@ export class TableState {
     this.topBits = topBits;
     this.topMask = (1 << topBits) - 1;
     this.rootCount = roots;
-    this.rootPfns = existing === null ? [] : [...existing.roots];
+    const topBytes = 8 << topBits;
+    // Low bits of a root that was read somewhere mean something only when the table is smaller than a page.
+    this.rootPfns = existing === null ? [] : existing.roots.map((pfn) => (topBytes < 4096 ? pfn : Math.floor(pfn)));
     if (existing === null) {
       for (let i = 0; i < roots; i++) {
-        const pfn = pages!.allocPagesNodeSz(this.node, 8 << topBits);
+        const pfn = pages!.allocPagesNodeSz(this.node, Math.max(topBytes, MIN_TABLE_BYTES));
         if (pfn === NO_PAGE) {
           for (const got of this.rootPfns) pages!.freePages(got);
-          throw new IommuError('ENOMEM', `no page for the top table of ${format.name} (${hex(8 << topBits)} bytes)`);
+          throw new IommuError('ENOMEM', `no page for the top table of ${format.name} (${hex(topBytes)} bytes)`);
         }
         this.rootPfns.push(pfn);
-        if (this.flush !== null) this.flush(pfn, 0, 8 << topBits);
+        if (this.flush !== null) this.flush(pfn, 0, topBytes);
       }
     }
     this.setTop(topLevel);
@@ -382,7 +393,7 @@ export class TableState {
     this.topShift = this.granuleLg2 + level * this.bits;
     const pfn = this.rootPfns[0]!;
     this.rootHi = Math.floor(pfn / 0x10_0000) | 0;
-    this.rootLo = ((pfn % 0x10_0000) << 12) | 0;
+    this.rootLo = loOfPfn(pfn);
     const cover = this.granuleLg2 + level * this.bits + this.topBits + Math.log2(this.rootCount);
     const short = cover < this.ias && !this.format.signExtend;
     const [lo, hi] = short ? bitsFrom(cover) : [this.iasMaskLo, this.iasMaskHi];
@@ -395,13 +406,14 @@ export class TableState {
     if (range !== null && range.flat) {
       this.homeWords = range.words;
       this.homeHi = Math.floor(range.basePfn / 0x10_0000) | 0;
-      this.homeLo = ((range.basePfn % 0x10_0000) << 12) | 0;
+      this.homeLo = loOfPfn(range.basePfn);
       this.homeLength = range.words.length;
       this.bulk = bulkFor(range);
       // The quick look-up wants one high address word for the whole range.
       const lastHi = Math.floor((range.endPfn - 1) / 0x10_0000) | 0;
       if (lastHi === this.homeHi) {
-        if (this.rootCount === 1) this.rootWord = (pfn - range.basePfn) * 1024;
+        // A top table smaller than a page may lie anywhere in one.
+        if (this.rootCount === 1) this.rootWord = ((pfn - range.basePfn) * 1024) | 0;
         if (this.rules === RULES_IO_PGTABLE_DART) this.#setDart(range.basePfn, range.endPfn);
         // Address bits of the low word that the shift or the fold put beyond the low address word are tested as well.
         this.encodeOa(this.homeHi, 0);

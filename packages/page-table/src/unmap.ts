@@ -3,6 +3,7 @@
  * the range ends inside it, and takes out tables that it covers wholly. `io-pgtable`: pages of one size; a table under a
  * block-sized page goes with all that is in it, tables are never freed by unmapping smaller pages.
  */
+import { blockPfnOfWords } from '@iommu-ts/bits';
 import { clear } from './bulk.ts';
 import { EINVAL } from './errno.ts';
 import { currentPfn, findTable, indexAt } from './find.ts';
@@ -69,7 +70,7 @@ const unmapTable = (table: TableState, gather: GatherRecord, level: number, tHi:
       result = unmapTable(table, gather, level - 1, lowerHi, lowerLo);
       if (result !== 0) break;
       if (covered) {
-        table.pages!.listAdd(table.scratch, pfnOfWords(lowerHi, lowerLo));
+        table.pages!.listAdd(table.scratch, blockPfnOfWords(lowerHi, lowerLo));
         view[w] = 0;
         view[w + 1] = 0;
         gather.tableLevels |= 1 << level;
@@ -101,7 +102,7 @@ const unmapTable = (table: TableState, gather: GatherRecord, level: number, tHi:
   } while (index < endIndex);
   table.unmapped += leaves * POW2[itemLg2]!;
   if (table.flush !== null && index > startIndex) {
-    table.flush(pfnOfWords(tHi, tLo), startIndex * 8 + (tLo & 0xfff), (index - startIndex) * 8);
+    table.flush(blockPfnOfWords(tHi, tLo), startIndex * 8, (index - startIndex) * 8);
   }
   return result;
 };
