@@ -4,7 +4,7 @@ const LEAF_PAGES = 512;
 export class PageIndex {
   readonly #leaves = new Map<number, Int32Array>();
   #lastKey = -1;
-  #lastLeaf = new Int32Array(0);
+  #lastLeaf: Int32Array = new Int32Array(0);
 
   /** The number kept for `page`, -1 when there is none. */
   get(page: number): number {

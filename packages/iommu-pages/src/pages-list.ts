@@ -8,6 +8,9 @@ export class IommuPagesList {
   /** First and last descriptor; the allocator's business. */
   head = NO_DESC;
   tail = NO_DESC;
+  /** The same for blocks that are parts of a page; they are freed after the others. */
+  partHead = NO_DESC;
+  partTail = NO_DESC;
   /** Number of blocks. */
   length = 0;
   /** True after `putPagesList` or as the source of `listSplice`, until {@link init}. */
@@ -15,13 +18,15 @@ export class IommuPagesList {
 
   /** Linux `iommu_pages_list_empty()`. */
   get empty(): boolean {
-    return this.head === NO_DESC;
+    return this.length === 0;
   }
 
   /** Linux `IOMMU_PAGES_LIST_INIT`: forgets what is on it. */
   init(): void {
     this.head = NO_DESC;
     this.tail = NO_DESC;
+    this.partHead = NO_DESC;
+    this.partTail = NO_DESC;
     this.length = 0;
     this.stale = false;
   }
