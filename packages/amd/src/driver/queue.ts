@@ -99,6 +99,8 @@ export class CommandQueue {
     this.#ring();
     for (let i = 0; i < PATIENCE; i++) {
       if (this.#memory.load32(hi, lo) === sequence) return;
+      // A read between the polls brings the write of the tail pointer to the hardware, should it still be on its way.
+      this.#mmio.read32(HEAD);
     }
     throw this.#timeout('COMPLETION_WAIT did not complete');
   }

@@ -1,15 +1,18 @@
 /**
  * The command buffer: commands fetched from memory and executed, in order, until head meets tail or one is wrong.
  * AMD I/O Virtualization Technology (IOMMU) Specification, 48882, section 2.4 "Commands".
+ *
+ * When they are executed is the unit's business: it calls {@link CommandBuffer.process}.
  */
-import { fieldOfWord, maskHi, maskLo, maskWord, pfnOfWords } from '@iommu-ts/bits';
+import { addressOfPfn, fieldOfWord, hex, maskHi, maskLo, maskWord, pfnOfWords } from '@iommu-ts/bits';
 import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
-import { RingQueue } from '@iommu-ts/iommu-core';
-import type { HardwareStats } from '@iommu-ts/iommu-core';
+import { LAYER, RingQueue } from '@iommu-ts/iommu-core';
+import type { HardwareStats, IommuHardware } from '@iommu-ts/iommu-core';
 import { COMMAND, COMMANDS, COMMAND_BYTES, reservedWord } from '../commands.ts';
 import type { CommandName } from '../commands.ts';
 import { EVENT, EVENTS, HARDWARE_ERROR } from '../faults.ts';
 import { ComBaseAddr, ExtFeature, REGISTERS, Status } from '../registers.ts';
+import { firstZero } from './address.ts';
 import type { EventLog } from './fault-queue.ts';
 import type { Interrupts } from './interrupts.ts';
 import type { TranslationUnit } from './translate.ts';
@@ -29,6 +32,7 @@ const WAIT_I = maskLo(COMMANDS.COMPLETION_WAIT.I);
 const WAIT_ADDRESS_LO = maskWord(COMMANDS.COMPLETION_WAIT.StoreAddress, 0);
 const WAIT_ADDRESS_HI = maskWord(COMMANDS.COMPLETION_WAIT.StoreAddress, 1);
 const PAGES_S = maskWord(COMMANDS.INVALIDATE_IOMMU_PAGES.S, 2);
+const PAGES_PDE = maskWord(COMMANDS.INVALIDATE_IOMMU_PAGES.PDE, 2);
 const PAGES_GN = maskWord(COMMANDS.INVALIDATE_IOMMU_PAGES.GN, 2);
 const PASID_MASK = maskWord(COMMANDS.INVALIDATE_IOMMU_PAGES.PASID, 0);
 const IOTLB_TYPE = maskWord(COMMANDS.INVALIDATE_IOTLB_PAGES.Type, 2);
@@ -43,7 +47,12 @@ interface CommandFeatures {
   readonly efr: bigint;
   /** IotlbSup of the PCI capability header: devices may have IOTLBs. */
   readonly iotlbSup: boolean;
+  /** Commands drop what the specification says and not a line more. */
+  readonly exact: boolean;
 }
+
+/** Who is told of invalidations. */
+type Listener = Pick<IommuHardware, 'onInvalidate'>;
 
 /** How a command ended. */
 const DONE = 0;
@@ -58,6 +67,8 @@ export class CommandBuffer {
   readonly #interrupts: Interrupts;
   readonly #translation: TranslationUnit;
   readonly #stats: HardwareStats;
+  readonly #listener: Listener;
+  readonly #exact: boolean;
   /** Reserved bits by opcode, four words each; all ones for an opcode that this unit does not have. */
   readonly #reserved = new Int32Array(16 * 4).fill(-1);
   #busy = false;
@@ -70,6 +81,7 @@ export class CommandBuffer {
     translation: TranslationUnit,
     stats: HardwareStats,
     features: CommandFeatures,
+    listener: Listener,
   ) {
     this.#words = words;
     this.#memory = memory;
@@ -78,6 +90,8 @@ export class CommandBuffer {
     this.#interrupts = interrupts;
     this.#translation = translation;
     this.#stats = stats;
+    this.#listener = listener;
+    this.#exact = features.exact;
     const sup = (lsb: number): boolean => ((features.efr >> BigInt(lsb)) & 1n) === 1n;
     const gt = sup(ExtFeature.GTSup.lsb);
     const absent: Partial<Record<CommandName, boolean>> = {
@@ -157,6 +171,56 @@ export class CommandBuffer {
     this.#events.write(0, w1, addressLo, addressHi);
   }
 
+  /** Invalidations between head and tail: accepted, not executed. */
+  get pending(): number {
+    const words = this.#words;
+    const ring = this.#ring;
+    if ((words[STATUS]! & CMD_BUF_RUN) === 0) return 0;
+    const last = ring.entries - 1;
+    const tail = (words[TAIL]! >>> 4) & last;
+    let pending = 0;
+    // The head is still at a command that tells of its effect.
+    const head = (words[HEAD]! >>> 4) + (this.#busy ? 1 : 0);
+    for (let at = head & last; at !== tail && ring.read(at); at = (at + 1) & last) {
+      const opcode = ring.words[1]! >>> 28;
+      const invalidates =
+        opcode === COMMAND.INVALIDATE_DEVTAB_ENTRY ||
+        opcode === COMMAND.INVALIDATE_IOMMU_PAGES ||
+        opcode === COMMAND.INVALIDATE_IOMMU_ALL;
+      if (invalidates) pending++;
+    }
+    return pending;
+  }
+
+  /** INVALIDATE_IOMMU_PAGES: with S=1 the ones in the address from bit 12 up to the first zero encode the size. */
+  #pages(domain: number, w2: number, w3: number): void {
+    const pfn = pfnOfWords(w3, w2 & ADDRESS_LO);
+    let startPfn = pfn;
+    let lastPfn = pfn;
+    if ((w2 & PAGES_GN) !== 0) {
+      // The address is a guest's, and nothing of a guest table is cached: nothing need go, or the whole domain may.
+      if (this.#exact) return;
+      startPfn = 0;
+      lastPfn = Infinity;
+    } else if ((w2 & PAGES_S) !== 0) {
+      const zero = firstZero(w3, w2 & ADDRESS_LO);
+      const pages = 2 ** (zero + 1 - 12);
+      startPfn = zero >= 63 ? 0 : Math.floor(pfn / pages) * pages;
+      lastPfn = zero >= 63 ? Infinity : startPfn + pages - 1;
+    }
+    const directories = (w2 & PAGES_PDE) !== 0;
+    this.#translation.invalidatePages(domain, startPfn, lastPfn, directories);
+    if (this.#listener.onInvalidate === null) return;
+    const address =
+      lastPfn === Infinity ? 'all' : `${hex(addressOfPfn(startPfn))}..${hex(addressOfPfn(lastPfn) + 0xfffn)}`;
+    const name = `INVALIDATE_IOMMU_PAGES DomainID=${hex(domain)} PDE=${directories ? 1 : 0} Address=${address}`;
+    this.#tell(name, directories ? LAYER.LEAF | LAYER.TABLE : LAYER.LEAF, domain, -1, startPfn, lastPfn);
+  }
+
+  #tell(name: string, layers: number, domain: number, requester: number, startPfn: number, lastPfn: number): void {
+    this.#listener.onInvalidate?.({ name, layers, domain, requester, startPfn, lastPfn });
+  }
+
   /** Executes the command in the ring's words. */
   #execute(): number {
     const words = this.#ring.words;
@@ -180,16 +244,19 @@ export class CommandBuffer {
       }
       case COMMAND.INVALIDATE_DEVTAB_ENTRY:
         this.#translation.invalidateDevice(w0 & 0xffff);
+        if (this.#listener.onInvalidate !== null) {
+          const id = w0 & 0xffff;
+          this.#tell(`INVALIDATE_DEVTAB_ENTRY DeviceID=${hex(id)}`, LAYER.CONTEXT, -1, id, 0, Infinity);
+        }
         return DONE;
       case COMMAND.INVALIDATE_IOMMU_PAGES:
         this.#stats.invalidations++;
-        // With GN=1 the address is a guest's: nothing of a guest table is cached, so the whole domain may as well go.
-        if ((w2 & PAGES_GN) !== 0) this.#translation.invalidateDomain(w1 & 0xffff);
-        else this.#translation.invalidatePages(w1 & 0xffff, w3, w2 & ADDRESS_LO, (w2 & PAGES_S) !== 0);
+        this.#pages(w1 & 0xffff, w2, w3);
         return DONE;
       case COMMAND.INVALIDATE_IOMMU_ALL:
         this.#stats.invalidations++;
         this.#translation.invalidateAll();
+        if (this.#listener.onInvalidate !== null) this.#tell('INVALIDATE_IOMMU_ALL', LAYER.ALL, -1, -1, 0, Infinity);
         return DONE;
       case COMMAND.INVALIDATE_IOTLB_PAGES:
       case COMMAND.INVALIDATE_INTERRUPT_TABLE:

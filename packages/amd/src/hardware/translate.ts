@@ -2,16 +2,23 @@
  * Translation: device table, host page table, permissions, and the caches of both.
  * AMD I/O Virtualization Technology (IOMMU) Specification, 48882, sections 2.1 "Behavior of the IOMMU", 2.2.2 "Device
  * Table" and 2.2.3 "I/O Page Tables for Host Translations".
+ *
+ * What stays cached: device table entries by DeviceID, translations by DomainID (48882 2.4: what each command drops). With an
+ * IOTLB of mode `'retain'` every entry has a place of its own and none goes but by a command, and page directory entries are
+ * cached as well, under the DomainID; the walk has one stage, so that is all there is.
  */
 import { fieldOfWord, hiOfPfn, loOfPfn, maskHi, maskLo, maskWord, pfnOfWords } from '@iommu-ts/bits';
-import type { Field, Layout } from '@iommu-ts/bits';
 import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
-import { ACCESS, NO_PASID, TRANSLATE_OK } from '@iommu-ts/iommu-core';
-import type { HardwareStats, Iotlb } from '@iommu-ts/iommu-core';
-import { EVENT, EVENTS, HARDWARE_ERROR, INVALID_REQUEST } from '../faults.ts';
+import { ACCESS, Iotlb, LAYER, NO_PASID, TRANSLATE_OK, WalkCache } from '@iommu-ts/iommu-core';
+import type { HardwareStats } from '@iommu-ts/iommu-core';
+import { EVENT, EVENTS, INVALID_REQUEST } from '../faults.ts';
 import { Control, DevTabBaseAddr, ExclusionBase, ExtFeature, REGISTERS } from '../registers.ts';
-import { DTE, INT_CTL, INTERRUPT_RANGE, PDE, PTE, widthOfMode } from '../structures.ts';
-import type { EventLog } from './fault-queue.ts';
+import { DTE, INT_CTL, INTERRUPT_RANGE, PDE, PTE } from '../structures.ts';
+import { BEYOND_HI, BEYOND_LO, firstZero, indexOf, spanOf } from './address.ts';
+import { FLAG_GN, FLAG_PE, FLAG_PR, FLAG_RW, FLAG_RZ, MASTER_ABORT } from './event-flags.ts';
+import { EventLog } from './fault-queue.ts';
+import { Interrupts } from './interrupts.ts';
+import { dteReserved } from './reserved.ts';
 
 const REG_DEV_TAB = REGISTERS.DevTabBaseAddr.offset / 4;
 const REG_DEV_TAB_SEG = REGISTERS.DevTabSegBaseAddr.offset / 4;
@@ -57,31 +64,15 @@ const INTERRUPT_MEGABYTE = Number(INTERRUPT_RANGE.first >> 20n);
 /** READ and WRITE of {@link ACCESS} are IR and IW of an entry shifted down; a fetch reads. */
 const NEED_READ = ACCESS.READ | ACCESS.EXEC;
 
-/** In-place mask of a field in the upper word of an event. */
-const eventBit = (field: Field): number => maskWord(field, 1);
-const FLAG_TYPE_SHIFT = EVENTS.DEV_TAB_HARDWARE_ERROR.Type.lsb - 32;
-const FLAG_RZ = eventBit(EVENTS.IO_PAGE_FAULT.RZ);
-const FLAG_PE = eventBit(EVENTS.IO_PAGE_FAULT.PE);
-const FLAG_RW = eventBit(EVENTS.IO_PAGE_FAULT.RW);
-const FLAG_PR = eventBit(EVENTS.IO_PAGE_FAULT.PR);
-const FLAG_GN = eventBit(EVENTS.IO_PAGE_FAULT.GN);
-const MASTER_ABORT = HARDWARE_ERROR.MASTER_ABORT << FLAG_TYPE_SHIFT;
-
 /** What a device table entry says, once read. */
 const KIND_UNTRANSLATED = 0;
 const KIND_PAGING = 1;
 const KIND_NO_TABLE = 2;
 const KIND_NOT_CONFIGURED = 3;
 
-/** Input address bits that a table of each mode does not reach, upper and lower word. */
-const BEYOND_HI = Int32Array.from({ length: 8 }, (_, mode) => {
-  const width = widthOfMode(mode);
-  return width >= 64 ? 0 : width > 32 ? -1 << (width - 32) : -1;
-});
-const BEYOND_LO = Int32Array.from({ length: 8 }, (_, mode) => (widthOfMode(mode) >= 32 ? 0 : -1 << widthOfMode(mode)));
-
-/** Cached device table entries, direct-mapped. */
+/** Cached device table entries, direct-mapped; as many as there are DeviceIDs when nothing may be evicted. */
 const DTE_SLOTS = 1024;
+const ALL_DEVICES = 0x1_0000;
 const NOBODY = -1;
 
 interface TranslationOptions {
@@ -90,6 +81,8 @@ interface TranslationOptions {
   readonly cacheDtes: boolean;
   /** Record IO_PAGE_FAULT.PE with a refused permission. */
   readonly recordPe: boolean;
+  /** A unit that only answers probes: whose caches it may look into. */
+  readonly probes?: TranslationUnit;
 }
 
 export class TranslationUnit {
@@ -98,7 +91,17 @@ export class TranslationUnit {
   readonly #iotlb: Iotlb;
   readonly #events: EventLog;
   readonly #stats: HardwareStats;
+  readonly #options: TranslationOptions;
   readonly #cacheDtes: boolean;
+  /** Nothing is dropped but by a command. */
+  readonly #retains: boolean;
+  /** Of a unit that answers probes: the unit that it answers for, and the {@link LAYER}s of its caches that count. */
+  readonly #probed: TranslationUnit | null;
+  #layers = 0;
+  /** The unit that answers this one's probes, once there was one. */
+  #prober: TranslationUnit | null = null;
+  /** Page directory entries: tables by DomainID, level and IOVA. */
+  #walkCache: WalkCache | null;
   readonly #permissionFlags: number;
   readonly #maxMode: number;
   /** Bits 127:0 of an entry that must be zero. */
@@ -111,18 +114,19 @@ export class TranslationUnit {
   #exclusionFirst = 0;
   #exclusionLast = 0;
 
-  readonly #id = new Int32Array(DTE_SLOTS).fill(NOBODY);
-  readonly #kind = new Int32Array(DTE_SLOTS);
-  readonly #mode = new Int32Array(DTE_SLOTS);
-  readonly #perm = new Int32Array(DTE_SLOTS);
-  readonly #domain = new Int32Array(DTE_SLOTS);
+  readonly #slotMask: number;
+  readonly #id: Int32Array;
+  readonly #kind: Int32Array;
+  readonly #mode: Int32Array;
+  readonly #perm: Int32Array;
+  readonly #domain: Int32Array;
   /** Word 3 of the entry (EX, SA, SE), and IntCtl where IV is set, else -1. */
-  readonly #flags = new Int32Array(DTE_SLOTS);
-  readonly #intCtl = new Int32Array(DTE_SLOTS);
-  readonly #rootPfn = new Float64Array(DTE_SLOTS);
+  readonly #flags: Int32Array;
+  readonly #intCtl: Int32Array;
+  readonly #rootPfn: Float64Array;
   /** Input address bits that the table does not reach. */
-  readonly #beyondHi = new Int32Array(DTE_SLOTS);
-  readonly #beyondLo = new Int32Array(DTE_SLOTS);
+  readonly #beyondHi: Int32Array;
+  readonly #beyondLo: Int32Array;
   /** Devices with DTE.SE whose one event has been logged. */
   readonly #silenced = new Set<number>();
 
@@ -143,13 +147,32 @@ export class TranslationUnit {
     this.#iotlb = iotlb;
     this.#events = events;
     this.#stats = stats;
+    this.#options = options;
     this.#cacheDtes = options.cacheDtes;
+    this.#retains = iotlb.mode === 'retain';
+    this.#probed = options.probes ?? null;
+    this.#walkCache = this.#retains ? new WalkCache() : null;
+    const slots = this.#probed !== null ? 1 : this.#retains ? ALL_DEVICES : DTE_SLOTS;
+    this.#slotMask = slots - 1;
+    this.#id = new Int32Array(slots).fill(NOBODY);
+    this.#kind = new Int32Array(slots);
+    this.#mode = new Int32Array(slots);
+    this.#perm = new Int32Array(slots);
+    this.#domain = new Int32Array(slots);
+    this.#flags = new Int32Array(slots);
+    this.#intCtl = new Int32Array(slots);
+    this.#rootPfn = new Float64Array(slots);
+    this.#beyondHi = new Int32Array(slots);
+    this.#beyondLo = new Int32Array(slots);
     this.#permissionFlags = options.recordPe ? FLAG_PR | FLAG_PE : FLAG_PR;
     this.#maxMode = 4 + Number((options.efr >> BigInt(ExtFeature.HATS.lsb)) & 3n);
     this.#dteReserved = dteReserved(options.efr);
   }
 
-  /** Takes over what Control, the device table registers and the exclusion range say; drops cached entries. */
+  /**
+   * Takes over what Control, the device table registers and the exclusion range say. Drops cached entries, which the
+   * specification does not promise (software must invalidate them): not when nothing is dropped but by a command.
+   */
   configure(): void {
     const words = this.#words;
     this.#enabled = (words[REG_CONTROL]! & IOMMU_EN) !== 0;
@@ -159,42 +182,60 @@ export class TranslationUnit {
     this.#exclusionAllow = (base & EX_ALLOW) !== 0;
     this.#exclusionFirst = pfnOfWords(words[REG_EXCLUSION_BASE + 1]!, base);
     this.#exclusionLast = pfnOfWords(words[REG_EXCLUSION_LIMIT + 1]!, words[REG_EXCLUSION_LIMIT]!);
+    if (this.#retains) return;
     this.#id.fill(NOBODY);
     this.#silenced.clear();
   }
 
   /** INVALIDATE_DEVTAB_ENTRY: translations cached under the entry's domain stay. */
   invalidateDevice(id: number): void {
-    const slot = id & (DTE_SLOTS - 1);
+    const slot = id & this.#slotMask;
     if (this.#id[slot] === id) this.#id[slot] = NOBODY;
     this.#silenced.delete(id);
   }
 
-  invalidateDomain(domain: number): void {
-    this.#iotlb.invalidateTag(domain);
-  }
-
-  /** INVALIDATE_IOMMU_PAGES: with `sized` the ones in the address from bit 12 up to the first zero encode the size. */
-  invalidatePages(domain: number, addressHi: number, addressLo: number, sized: boolean): void {
-    const pfn = pfnOfWords(addressHi, addressLo);
-    if (!sized) {
-      this.#iotlb.invalidateRange(domain, pfn, pfn);
-      return;
+  /**
+   * INVALIDATE_IOMMU_PAGES: drops what is cached under `domain` of the 4 KiB pages `startPfn … lastPfn`.
+   * @param directories page directory entries too (PDE)
+   */
+  invalidatePages(domain: number, startPfn: number, lastPfn: number, directories: boolean): void {
+    if (lastPfn === Infinity) this.#iotlb.invalidateTag(domain);
+    else this.#iotlb.invalidateRange(domain, startPfn, lastPfn);
+    if (directories && this.#walkCache !== null) {
+      this.#walkCache.invalidate((tag) => tag === domain, startPfn, lastPfn);
     }
-    const zero = firstZero(addressHi, addressLo);
-    if (zero >= 63) {
-      this.#iotlb.invalidateTag(domain);
-      return;
-    }
-    const pages = 2 ** (zero + 1 - 12);
-    const start = Math.floor(pfn / pages) * pages;
-    this.#iotlb.invalidateRange(domain, start, start + pages - 1);
   }
 
   invalidateAll(): void {
     this.#iotlb.invalidateAll();
+    this.#walkCache?.invalidate();
     this.#id.fill(NOBODY);
     this.#silenced.clear();
+  }
+
+  /** See `IommuHardware.probe`: a second unit, with registers and memory in common and caches of one entry, translates. */
+  probe(requester: number, pasid: number, iovaHi: number, iovaLo: number, access: number, layers: number): number {
+    const prober = (this.#prober ??= this.#makeProber());
+    prober.#layers = layers;
+    prober.#iotlb.invalidateAll();
+    prober.#walkCache = (layers & LAYER.TABLE) !== 0 ? this.#walkCache : null;
+    prober.configure();
+    const status = prober.translate(requester, pasid, iovaHi, iovaLo, access);
+    this.outHi = prober.outHi;
+    this.outLo = prober.outLo;
+    return status;
+  }
+
+  /** Its event log does not run (Status is 0), so that faults are lost on it. */
+  #makeProber(): TranslationUnit {
+    const words = new Int32Array(this.#words.length);
+    const stats = { walks: 0, walkReads: 0, structureReads: 0, commands: 0, invalidations: 0, faults: 0 };
+    const events = new EventLog(words, this.#memory, new Interrupts(words, this.#memory), stats);
+    return new TranslationUnit(this.#words, this.#memory, new Iotlb({ sets: 1, ways: 1 }), events, stats, {
+      ...this.#options,
+      cacheDtes: false,
+      probes: this,
+    });
   }
 
   /** See `Translator.translate`. */
@@ -202,9 +243,9 @@ export class TranslationUnit {
     if (!this.#enabled) return this.#pass(iovaHi, iovaLo);
     // DeviceIDs have 16 bits: a wider one cannot stand on the bus.
     if (requester >>> 16 !== 0) return -1;
-    const slot = requester & (DTE_SLOTS - 1);
+    const slot = requester & this.#slotMask;
     if (this.#id[slot] !== requester) {
-      const status = this.#loadDte(requester, slot, iovaHi, iovaLo, access);
+      const status = this.#findDte(requester, slot, iovaHi, iovaLo, access);
       if (status !== TRANSLATE_OK) return status;
     }
     const kind = this.#kind[slot]!;
@@ -237,6 +278,33 @@ export class TranslationUnit {
   #pass(iovaHi: number, iovaLo: number): number {
     this.outHi = iovaHi | 0;
     this.outLo = iovaLo | 0;
+    return TRANSLATE_OK;
+  }
+
+  /** Has the device table entry of `id` in `slot`; a probe takes what it may from the caches that it looks into. */
+  #findDte(id: number, slot: number, iovaHi: number, iovaLo: number, access: number): number {
+    const probed = this.#probed;
+    if (probed === null) return this.#loadDte(id, slot, iovaHi, iovaLo, access);
+    const cached = id & probed.#slotMask;
+    if ((this.#layers & LAYER.CONTEXT) !== 0 && probed.#id[cached] === id) {
+      this.#kind[slot] = probed.#kind[cached]!;
+      this.#mode[slot] = probed.#mode[cached]!;
+      this.#perm[slot] = probed.#perm[cached]!;
+      this.#domain[slot] = probed.#domain[cached]!;
+      this.#flags[slot] = probed.#flags[cached]!;
+      this.#intCtl[slot] = probed.#intCtl[cached]!;
+      this.#rootPfn[slot] = probed.#rootPfn[cached]!;
+      this.#beyondHi[slot] = probed.#beyondHi[cached]!;
+      this.#beyondLo[slot] = probed.#beyondLo[cached]!;
+    } else {
+      const status = this.#loadDte(id, slot, iovaHi, iovaLo, access);
+      if (status !== TRANSLATE_OK) return status;
+    }
+    const from = probed.#iotlb;
+    const domain = this.#domain[slot]!;
+    if ((this.#layers & LAYER.LEAF) !== 0 && from.peek(domain, iovaHi, iovaLo)) {
+      this.#iotlb.fill(domain, iovaHi, iovaLo, from.sizeLg2, from.outHi, from.outLo, from.perm, from.extra);
+    }
     return TRANSLATE_OK;
   }
 
@@ -307,6 +375,12 @@ export class TranslationUnit {
     let pfn = this.#rootPfn[slot]!;
     let perm = 3;
     stats.walks++;
+    const cache = this.#walkCache;
+    if (cache !== null && cache.find(this.#domain[slot]!, iovaHi, iovaLo, 1, level - 1, spanOf)) {
+      level = cache.level;
+      pfn = pfnOfWords(cache.hi, cache.lo);
+      perm = cache.extra;
+    }
     // Every step goes to a lower level, so there are six at most.
     for (;;) {
       const index = indexOf(iovaHi, iovaLo, level);
@@ -357,6 +431,9 @@ export class TranslationUnit {
       }
       level = next;
       pfn = pfnOfWords(hi & ADDRESS_HI, lo);
+      if (cache !== null && this.#probed === null) {
+        cache.fill(this.#domain[slot]!, level, iovaHi, iovaLo, spanOf(level), hi & ADDRESS_HI, lo & ADDRESS_LO, perm);
+      }
     }
   }
 
@@ -423,48 +500,3 @@ export class TranslationUnit {
 }
 
 const rw = (access: number): number => ((access & ACCESS.WRITE) !== 0 ? FLAG_RW : 0);
-
-/** Index into a table of `level` (1 … 6): nine address bits, seven at level 6. */
-const indexOf = (iovaHi: number, iovaLo: number, level: number): number => {
-  switch (level) {
-    case 1:
-      return (iovaLo >>> 12) & 0x1ff;
-    case 2:
-      return (iovaLo >>> 21) & 0x1ff;
-    case 3:
-      return ((iovaHi << 2) | (iovaLo >>> 30)) & 0x1ff;
-    case 4:
-      return (iovaHi >>> 7) & 0x1ff;
-    case 5:
-      return (iovaHi >>> 16) & 0x1ff;
-    default:
-      return iovaHi >>> 25;
-  }
-};
-
-/** Lowest bit from 12 up that is zero in `hi:lo`; 64 when there is none. */
-const firstZero = (hi: number, lo: number): number => {
-  const low = ~lo & ~0xfff;
-  if (low !== 0) return 31 - Math.clz32(low & -low);
-  const high = ~hi;
-  return high === 0 ? 64 : 63 - Math.clz32(high & -high);
-};
-
-/** Bits 127:0 of a device table entry with V=1 that must be zero, given the features. */
-const dteReserved = (efr: bigint): Int32Array => {
-  const sup = (field: Field): boolean => ((efr >> BigInt(field.lsb)) & 1n) === 1n;
-  const known: Layout = DTE;
-  const absent = new Set<Field>([DTE.GIoV]);
-  if (!sup(ExtFeature.HASup) && !sup(ExtFeature.HDSup)) absent.add(DTE.HAD);
-  if (!sup(ExtFeature.PPRSup)) for (const field of [DTE.PPR, DTE.GPRP]) absent.add(field);
-  if (!sup(ExtFeature.GTSup)) {
-    for (const field of [DTE.GV, DTE.GLX, DTE.GCR3TRPLo, DTE.GCR3TRPMid, DTE.GCR3TRPHi]) absent.add(field);
-  }
-  const words = new Int32Array(4);
-  for (let w = 0; w < 4; w++) {
-    let used = 0;
-    for (const field of Object.values(known)) if (!absent.has(field)) used |= maskWord(field, w);
-    words[w] = ~used;
-  }
-  return words;
-};

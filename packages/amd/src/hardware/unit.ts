@@ -4,7 +4,7 @@
  */
 import { IommuError, extract, hex, maskLo } from '@iommu-ts/bits';
 import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
-import { Iotlb, RegisterFile } from '@iommu-ts/iommu-core';
+import { Iotlb, LAYER, RegisterFile } from '@iommu-ts/iommu-core';
 import type {
   HardwareStats,
   InvalidationEvent,
@@ -63,6 +63,10 @@ export interface AmdIommuOptions extends Partial<AmdPreset> {
  *
  * Faults become entries of the event log in memory. Device table entries and translations are cached and stay stale until
  * software invalidates them, as on a real part; commands are executed at once when the tail pointer is written.
+ *
+ * With an IOTLB of mode `'retain'` the unit is the worst that the specification allows: everything stays cached until a
+ * command drops it (page directory entries as well), and commands are executed only when software next reads a register, so
+ * that a driver that does not wait is caught.
  */
 export class AmdIommu implements IommuHardware {
   readonly name = 'amd-vi';
@@ -81,6 +85,8 @@ export class AmdIommu implements IommuHardware {
   readonly #events: EventLog;
   readonly #commands: CommandBuffer;
   readonly #translation: TranslationUnit;
+  /** Commands wait until software reads a register. */
+  readonly #defers: boolean;
   #enables = 0;
 
   /** @throws IommuError `EOPNOTSUPP` for features that this version does not have, `EINVAL` for a reserved HATS. */
@@ -96,9 +102,13 @@ export class AmdIommu implements IommuHardware {
     }
     this.memory = memory;
     this.iotlb = new Iotlb(options.iotlb);
-    this.#registers = new RegisterFile(registerMap({ efr, efr2 }), REGISTER_BLOCK_SIZE, {
-      afterWrite: (offset) => this.#written(offset),
-    });
+    this.#defers = this.iotlb.mode === 'retain';
+    const afterWrite = (offset: number): void => this.#written(offset);
+    this.#registers = new RegisterFile(
+      registerMap({ efr, efr2 }),
+      REGISTER_BLOCK_SIZE,
+      this.#defers ? { afterWrite, beforeRead: () => this.#commands.process() } : { afterWrite },
+    );
     const words = this.#registers.words;
     this.#interrupts = new Interrupts(words, memory);
     this.#events = new EventLog(words, memory, this.#interrupts, this.stats);
@@ -107,10 +117,17 @@ export class AmdIommu implements IommuHardware {
       cacheDtes: options.cacheDtes ?? this.iotlb.mode !== 'none',
       recordPe: options.recordPe ?? true,
     });
-    this.#commands = new CommandBuffer(words, memory, this.#events, this.#interrupts, this.#translation, this.stats, {
-      efr,
-      iotlbSup,
-    });
+    const features = { efr, iotlbSup, exact: this.iotlb.mode === 'retain' };
+    this.#commands = new CommandBuffer(
+      words,
+      memory,
+      this.#events,
+      this.#interrupts,
+      this.#translation,
+      this.stats,
+      features,
+      this,
+    );
   }
 
   /** Its registers, as the CPU reaches them. */
@@ -122,7 +139,9 @@ export class AmdIommu implements IommuHardware {
     return this.#registers;
   }
   onInvalidate: ((event: InvalidationEvent) => void) | null = null;
-  readonly pendingInvalidations: number = 0;
+  get pendingInvalidations(): number {
+    return this.#commands.pending;
+  }
   readonly invalidationHints: InvalidationHints = {
     leaf: 'INVALIDATE_IOMMU_PAGES with PDE=0',
     table: 'INVALIDATE_IOMMU_PAGES with PDE=1',
@@ -130,8 +149,11 @@ export class AmdIommu implements IommuHardware {
     completion: 'COMPLETION_WAIT',
   };
 
-  probe(_requester: number, _pasid: number, _hi: number, _lo: number, _access: number, _layers: number): number {
-    throw new IommuError('EOPNOTSUPP', 'probe is not built for this unit yet');
+  probe(requester: number, pasid: number, iovaHi: number, iovaLo: number, access: number, layers: number): number {
+    const status = this.#translation.probe(requester, pasid, iovaHi, iovaLo, access, layers);
+    this.outHi = this.#translation.outHi;
+    this.outLo = this.#translation.outLo;
+    return status;
   }
 
   get onInterrupt(): ((source: string) => void) | null {
@@ -152,6 +174,14 @@ export class AmdIommu implements IommuHardware {
     this.#translation.configure();
     const stats = this.stats;
     stats.walks = stats.walkReads = stats.structureReads = stats.commands = stats.invalidations = stats.faults = 0;
+    this.onInvalidate?.({
+      name: 'reset',
+      layers: LAYER.ALL,
+      domain: -1,
+      requester: -1,
+      startPfn: 0,
+      lastPfn: Infinity,
+    });
   }
 
   /** @returns TRANSLATE_OK, an event code, or -1 for a requester id wider than 16 bits. */
@@ -165,7 +195,7 @@ export class AmdIommu implements IommuHardware {
   #written(offset: number): void {
     switch (offset) {
       case REGISTERS.CmdBufTail.offset:
-        this.#commands.process();
+        if (!this.#defers) this.#commands.process();
         return;
       case REGISTERS.Control.offset:
         this.#control();
@@ -203,7 +233,7 @@ export class AmdIommu implements IommuHardware {
     this.#interrupts.update();
     if ((risen & CMD_BUF_EN) !== 0) {
       this.#commands.start();
-      this.#commands.process();
+      if (!this.#defers) this.#commands.process();
     }
   }
 }
