@@ -80,6 +80,11 @@ export class BuddySource implements PageSource {
     }
   }
 
+  /** What it was made for, used or free, by address; a large range stands as several. */
+  get ranges(): { readonly basePfn: number; readonly endPfn: number }[] {
+    return this.#zones.map(({ basePfn, count }) => ({ basePfn, endPfn: basePfn + count }));
+  }
+
   /** Free 4 KiB pages, of one node or of all. */
   freePages(node?: number): number {
     return this.#zones.reduce((sum, z) => (node === undefined || z.node === node ? sum + z.freePages : sum), 0);

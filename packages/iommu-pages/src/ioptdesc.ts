@@ -1,23 +1,18 @@
-/** No descriptor: the end of a list. */
-export const NO_DESC = -1;
+import { DESC, NO_DESC } from './descriptors/store.ts';
+import type { DescriptorStore, DescriptorUsage } from './descriptors/store.ts';
 
-/** What a descriptor says of its block. */
-export const DESC = {
-  /** On an {@link IommuPagesList}. */
-  ON_LIST: 1,
-  /** Between `startIncoherent` and its end (Linux: `ioptdesc.incoherent`). */
-  INCOHERENT: 2,
-  /** To be handed to the next kernel. */
-  PRESERVED: 4,
-} as const;
+export { DESC, NO_DESC };
 
 const LEAF_PFNS = 512;
 
+/** Orders that a block can have. */
+const MAX_SIZE_LG2 = 30;
+
 /**
- * Descriptors of live allocations (Linux: `struct ioptdesc`), one an allocation, as a structure of arrays, so that
- * allocating and freeing makes no garbage. A page frame number finds its descriptor through a two-level table.
+ * Layout `host`: descriptors of live allocations (Linux: `struct ioptdesc`), one an allocation, as a structure of arrays,
+ * so that allocating and freeing makes no garbage. A page frame number finds its descriptor through a two-level table.
  */
-export class IoptdescPool {
+export class IoptdescPool implements DescriptorStore {
   #capacity = 256;
   #pfn = new Float64Array(this.#capacity);
   #next = new Int32Array(this.#capacity);
@@ -60,6 +55,15 @@ export class IoptdescPool {
     return leaf === null ? NO_DESC : leaf[pfn % LEAF_PFNS]! - 1;
   }
 
+  headOf(pfn: number): number {
+    for (let lg2 = 12, head = Math.floor(pfn); lg2 <= MAX_SIZE_LG2; lg2++) {
+      head -= head % 2 ** (lg2 - 12);
+      const desc = this.find(head);
+      if (desc !== NO_DESC && pfn < head + 2 ** (this.#sizeLg2[desc]! - 12)) return head;
+    }
+    return -1;
+  }
+
   pfn(desc: number): number {
     return this.#pfn[desc]!;
   }
@@ -85,6 +89,11 @@ export class IoptdescPool {
   }
   setFlags(desc: number, flags: number): void {
     this.#flags[desc] = flags;
+  }
+
+  /** Nothing: they are arrays of the host. */
+  usage(): DescriptorUsage {
+    return { layout: 'host', memmapBytes: 0, slabBytes: 0, slabUsedBytes: 0 };
   }
 
   #leaf(pfn: number, make: boolean): Int32Array | null {

@@ -14,6 +14,8 @@ export interface PageSource {
   nodeOf(pfn: number): number;
   /** Takes one particular free block, so that it is not handed out; sources that can not have no such method. */
   reserve?(pfn: number, size: number): void;
+  /** All that it may hand out, in 4 KiB pages, half-open; a source without it may hand out any RAM. */
+  readonly ranges?: readonly { readonly basePfn: number; readonly endPfn: number }[];
 }
 
 /** An entry of the arena's log: `["alloc" | "free", first page, bytes]`. */

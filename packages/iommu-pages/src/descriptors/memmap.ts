@@ -73,9 +73,8 @@ export class Memmap {
   locate(pfn: number, forWrite: boolean): boolean {
     let section = this.#section;
     if (!(pfn >= section.basePfn && pfn < section.endPfn)) {
-      const found = this.#sections.find((s) => pfn >= s.basePfn && pfn < s.endPfn);
-      if (found === undefined) return false;
-      this.#section = section = found;
+      if (!this.#enter(pfn)) return false;
+      section = this.#section;
     }
     const frame = (pfn - section.basePfn) / this.#framePages;
     const page = Math.floor(frame / this.#perPage);
@@ -92,7 +91,8 @@ export class Memmap {
   address(pfn: number): void {
     let section = this.#section;
     if (!(pfn >= section.basePfn && pfn < section.endPfn)) {
-      section = this.#sections.find((s) => pfn >= s.basePfn && pfn < s.endPfn)!;
+      this.#enter(pfn);
+      section = this.#section;
     }
     const frame = (pfn - section.basePfn) / this.#framePages;
     const page = Math.floor(frame / this.#perPage);
@@ -105,9 +105,24 @@ export class Memmap {
     const mapPfn = (hi >>> 0) * 0x10_0000 + (lo >>> 12);
     let section = this.#section;
     if (!(mapPfn >= section.mapPfn && mapPfn < section.mapEndPfn)) {
-      section = this.#sections.find((s) => mapPfn >= s.mapPfn && mapPfn < s.mapEndPfn)!;
+      for (let i = 0; i < this.#sections.length; i++) {
+        section = this.#sections[i]!;
+        if (mapPfn >= section.mapPfn && mapPfn < section.mapEndPfn) break;
+      }
     }
-    const frame = (mapPfn - section.mapPfn) * this.#perPage + ((lo & 0xfff) / this.#bytes);
+    const frame = (mapPfn - section.mapPfn) * this.#perPage + (lo & 0xfff) / this.#bytes;
     return section.basePfn + frame * this.#framePages;
+  }
+
+  /** Makes the section of `pfn` the one used last. */
+  #enter(pfn: number): boolean {
+    for (let i = 0; i < this.#sections.length; i++) {
+      const section = this.#sections[i]!;
+      if (pfn >= section.basePfn && pfn < section.endPfn) {
+        this.#section = section;
+        return true;
+      }
+    }
+    return false;
   }
 }
