@@ -1,24 +1,27 @@
 /** The counters that Linux keeps of table pages, per node and per memory control group. */
 
-/** Bytes that a counter's unit stands for: a CPU page. */
-const PAGE_BYTES = 4096;
-
-/** Counters of one node or of all, by the names of `/proc/vmstat`; unit: pages. */
+/** Counters of one node or of all, by the names of `/proc/vmstat`; unit: CPU pages. */
 export interface VmStat {
   readonly nr_sec_page_table_pages: number;
   readonly nr_iommu_pages: number;
 }
 
 /**
- * `NR_IOMMU_PAGES` and `NR_SECONDARY_PAGETABLE`: pages, not allocations. What is charged to a node and a group when a
+ * `NR_IOMMU_PAGES` and `NR_SECONDARY_PAGETABLE`: CPU pages, not allocations (with 64 KiB pages, one stands for 64 KiB). What is charged to a node and a group when a
  * block is made is taken off the same ones when it is freed. Every page of this allocator counts in both, so one number a
  * node is kept (in Linux KVM's tables count in the second as well).
  */
 export class Accounting {
+  readonly #pageBytes: number;
   readonly #node: number[] = [];
   readonly #memcg: number[] = [];
   #total = 0;
   #peak = 0;
+
+  /** @param pageBytes size of a CPU page. */
+  constructor(pageBytes = 4096) {
+    this.#pageBytes = pageBytes;
+  }
 
   /** `pages` more (or, negative, fewer) on `node` for group `memcg` (0: none). */
   charge(node: number, memcg: number, pages: number): void {
@@ -51,11 +54,11 @@ export class Accounting {
 
   /** `SecPageTables` of `/proc/meminfo`, or of a node's, in kB. */
   secPageTablesKb(node?: number): number {
-    return this.pages(node) * (PAGE_BYTES / 1024);
+    return this.pages(node) * (this.#pageBytes / 1024);
   }
 
   /** `sec_pagetables` of a group's `memory.stat`, in bytes. */
   secPagetablesBytes(memcg: number): number {
-    return this.memcgPages(memcg) * PAGE_BYTES;
+    return this.memcgPages(memcg) * this.#pageBytes;
   }
 }

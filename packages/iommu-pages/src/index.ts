@@ -14,5 +14,5 @@ export { GFP, NO_PAGE, NUMA_NO_NODE } from './gfp.ts';
 export type { VmStat } from './accounting.ts';
 export type { PagesWarning, PagesWarningKind, WarnMode } from './warn.ts';
 export { IommuPages } from './iommu-pages.ts';
-export type { CacheMaintenance, IommuPagesOptions } from './iommu-pages.ts';
+export type { CacheMaintenance, IommuPagesOptions, Poison } from './iommu-pages.ts';
 export { IommuPagesList } from './pages-list.ts';

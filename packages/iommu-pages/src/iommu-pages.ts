@@ -95,6 +95,7 @@ export class IommuPages {
     const { layout = 'host', descriptorRange } = options;
     this.#pool = createDescriptors(memory, source, {
       layout,
+      framePages: cpuPageSize / 4096,
       ...(descriptorRange === undefined ? {} : { range: descriptorRange }),
     });
   }

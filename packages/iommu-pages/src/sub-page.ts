@@ -14,6 +14,7 @@
 import { NO_DESC } from './ioptdesc.ts';
 import { PageIndex } from './page-index.ts';
 import type { IommuPagesList } from './pages-list.ts';
+import type { PhysicalMemory } from './physical-memory.ts';
 
 /** Smallest part in bytes: what the hardware asks of the smallest table (Arm: start tables are aligned to 64 bytes). */
 export const MIN_PART_BYTES = 64;
@@ -24,7 +25,6 @@ const INSIDE = 0;
 const FREE = 0x40;
 const LIVE = 0x80;
 const LISTED = 0x20;
-const INCOHERENT = 0x10;
 const ORDER = 0x0f;
 
 /** Whole CPU pages for {@link SubPages}; the allocator itself. */
@@ -51,7 +51,6 @@ export class SubPages {
   /** 4 KiB pages in a CPU page. */
   readonly #pagePfns: number;
   readonly #unitsLg2: number;
-  readonly #units: number;
   #slots = 4;
   #used = 0;
   #freeSlot = NO_DESC;
@@ -76,7 +75,6 @@ export class SubPages {
     this.#backing = backing;
     this.#pagePfns = 2 ** (pageLg2 - 12);
     this.#unitsLg2 = pageLg2 - MIN_PART_LG2;
-    this.#units = 1 << this.#unitsLg2;
     this.#state = new Uint8Array(this.#slots << this.#unitsLg2);
     this.#next = new Int32Array(this.#slots << this.#unitsLg2);
     this.#prev = new Int32Array(this.#slots << this.#unitsLg2);
@@ -179,19 +177,13 @@ export class SubPages {
   next(part: number): number {
     return this.#next[part]!;
   }
-  setNext(part: number, next: number): void {
-    this.#next[part] = next;
-  }
   onList(part: number): boolean {
     return (this.#state[part]! & LISTED) !== 0;
-  }
-  setOnList(part: number, on: boolean): void {
-    this.#flag(part, LISTED, on);
   }
 
   /** Adds a live part at the tail of the list's parts. */
   listAdd(list: IommuPagesList, part: number): void {
-    this.#flag(part, LISTED, true);
+    this.#state[part] = this.#state[part]! | LISTED;
     this.#next[part] = NO_DESC;
     if (list.partTail === NO_DESC) list.partHead = part;
     else this.#next[list.partTail] = part;
@@ -205,15 +197,6 @@ export class SubPages {
     this.#next[from.partTail] = to.partHead;
     if (to.partTail === NO_DESC) to.partTail = from.partTail;
     to.partHead = from.partHead;
-  }
-
-  /** Bytes that a split page's descriptor has beyond a whole page's: the map, and a 16-bit link a unit. */
-  get descriptorBytes(): number {
-    return this.#units * 3;
-  }
-
-  #flag(part: number, flag: number, on: boolean): void {
-    this.#state[part] = on ? this.#state[part]! | flag : this.#state[part]! & ~flag;
   }
 
   #poolOf(node: number, group: number): number {
@@ -324,3 +307,18 @@ export class SubPages {
     this.#prev = prev;
   }
 }
+
+/** Fills a part, which lies in one view of the memory; what is not RAM is left alone. */
+export const fillPart = (memory: PhysicalMemory, pfn: number, bytes: number, hi: number, lo: number): void => {
+  const page = Math.floor(pfn);
+  if (!memory.locate(page, true)) return;
+  const { view } = memory;
+  const at = memory.index + (pfn - page) * 1024;
+  if (hi === lo) view.fill(lo, at, at + bytes / 4);
+  else {
+    for (let w = 0; w < bytes / 4; w += 2) {
+      view[at + w] = lo;
+      view[at + w + 1] = hi;
+    }
+  }
+};
