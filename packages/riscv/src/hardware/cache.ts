@@ -1,11 +1,13 @@
 /**
  * The caches of the IOMMU (IOATC): specification section "Caching in-memory data structures". Translations are kept by
  * (GSCID, PSCID, IOVA) in the IOTLB; device and process contexts in a small direct-mapped table. With an IOTLB of mode
- * `'none'` nothing at all is cached.
+ * `'none'` nothing at all is cached. In mode `'retain'` the table gives way to what `retained.ts` describes, and invalidations
+ * drop what they name and nothing else.
  */
 import { Iotlb } from '@iommu-ts/iommu-core';
 import type { IotlbOptions } from '@iommu-ts/iommu-core';
 import { DeviceContext } from './context.ts';
+import { OWN_LEAF, Retained } from './retained.ts';
 
 const SLOTS = 64;
 
@@ -25,6 +27,7 @@ export const EXTRA_FRAGMENT_S2 = 2;
 const keyOf = (s1: boolean, s2: boolean, msi: boolean, gscid: number, pscid: number): number =>
   (s1 ? KEY_S1 + pscid : 0) + (s2 ? KEY_S2 + gscid * KEY_GSCID : 0) + (msi ? KEY_MSI : 0);
 
+const pscidOf = (key: number): number => key % KEY_S1;
 const hasS1 = (key: number): boolean => Math.floor(key / KEY_S1) % 2 === 1;
 const gscidOf = (key: number): number => Math.floor(key / KEY_GSCID) % 0x1_0000;
 const hasS2 = (key: number): boolean => key >= KEY_S2;
@@ -32,6 +35,8 @@ const hasS2 = (key: number): boolean => key >= KEY_S2;
 export class TranslationCache {
   readonly iotlb: Iotlb;
   readonly enabled: boolean;
+  /** Mode `'retain'`: what is kept beside the IOTLB. */
+  readonly retained: Retained | null;
   readonly #slots: DeviceContext[] = [];
   /** Slots of an older generation are empty. */
   #generation = 1;
@@ -44,6 +49,7 @@ export class TranslationCache {
   constructor(options: IotlbOptions = {}) {
     this.iotlb = new Iotlb(options);
     this.enabled = this.iotlb.mode !== 'none';
+    this.retained = this.iotlb.mode === 'retain' ? new Retained() : null;
     for (let i = 0; i < SLOTS; i++) this.#slots.push(new DeviceContext());
   }
 
@@ -61,7 +67,7 @@ export class TranslationCache {
   keep(slot: DeviceContext, did: number, pid: number): void {
     slot.did = did;
     slot.pid = pid;
-    slot.generation = this.enabled ? this.#generation : 0;
+    slot.generation = this.enabled && this.retained === null ? this.#generation : 0;
   }
 
   /**
@@ -72,11 +78,16 @@ export class TranslationCache {
     const key = keyOf(s1, s2, msi, gscid, pscid);
     const known = this.#spaces.get(key);
     if (known !== undefined) return known;
-    if (this.#keys.length >= MAX_SPACES) this.invalidateAll();
+    if (this.#keys.length >= MAX_SPACES && this.retained === null) this.invalidateAll();
     const tag = this.#keys.length;
     this.#spaces.set(key, tag);
     this.#keys.push(key);
     return tag;
+  }
+
+  /** {@link tagOf} of a space that has one, or -1. */
+  knownTag(s1: boolean, s2: boolean, msi: boolean, gscid: number, pscid: number): number {
+    return this.#spaces.get(keyOf(s1, s2, msi, gscid, pscid)) ?? -1;
   }
 
   noteFragment(bits: number): void {
@@ -86,11 +97,24 @@ export class TranslationCache {
   /** IODIR.INVAL_DDT without DV. */
   invalidateDirectory(): void {
     this.#generation++;
+    this.retained?.structures.dropDirectory();
   }
 
-  /** IODIR with DV: the device's context and all its process contexts. */
+  /** `ddtp` was written. An IOMMU may keep what it cached even then (section on `ddtp`), and the adversarial one does. */
+  rootChanged(): void {
+    this.#generation++;
+  }
+
+  /** IODIR.INVAL_DDT with DV: the device's context and all its process contexts. */
   invalidateDevice(did: number): void {
+    this.retained?.structures.dropDevice(did);
     for (const slot of this.#slots) if (slot.did === did) slot.generation = 0;
+  }
+
+  /** IODIR.INVAL_PDT: one process context; the small table drops all of the device's. */
+  invalidateProcess(did: number, pid: number): void {
+    if (this.retained === null) this.invalidateDevice(did);
+    else this.retained.structures.dropProcess(did, pid);
   }
 
   /** Everything, as after a reset. */
@@ -100,13 +124,19 @@ export class TranslationCache {
     this.#spaces.clear();
     this.#keys.length = 0;
     this.#fragments = 0;
+    this.retained?.clear();
   }
 
   /**
    * IOTINVAL.VMA. `gscid` < 0 means GV = 0 (host address spaces), `pscid` < 0 means PSCV = 0; pages `first` … `last` of IOVA.
-   * Entries of global mappings go as well, which the specification allows.
+   * Entries of global mappings go as well, which the specification allows (`'retain'` keeps them where PSCV = 1).
+   * @param nonLeaf NL: with an address, non-leaf entries go too
    */
-  invalidateVma(gscid: number, pscid: number, first: number, last: number): void {
+  invalidateVma(gscid: number, pscid: number, first: number, last: number, nonLeaf = false): void {
+    if (this.retained !== null) {
+      this.#exactVma(this.retained, gscid, pscid, first, last, nonLeaf);
+      return;
+    }
     const iotlb = this.iotlb;
     if (iotlb.size === 0) return;
     if ((this.#fragments & EXTRA_FRAGMENT_S1) !== 0) {
@@ -124,8 +154,34 @@ export class TranslationCache {
     iotlb.invalidateWhere((tag) => this.#ofGuest(keys[tag]!, gscid), first, last);
   }
 
+  #exactVma(retained: Retained, gscid: number, pscid: number, first: number, last: number, nonLeaf: boolean): void {
+    const keys = this.#keys;
+    const named = (tag: number): boolean => {
+      const key = keys[tag]!;
+      return this.#ofGuest(key, gscid) && (pscid < 0 || (hasS1(key) && pscidOf(key) === pscid));
+    };
+    const everywhere = last === Infinity;
+    if (gscid < 0 && pscid >= 0 && !retained.anyGlobal) {
+      this.#invalidateSpace(keyOf(true, false, false, 0, pscid), first, last);
+    } else {
+      this.iotlb.invalidateWhere((tag, extra) => extra === OWN_LEAF && named(tag), first, last);
+      this.iotlb.invalidateWhere((tag, extra) => {
+        const leaf = retained.origin(extra);
+        if (leaf === undefined || !named(tag) || (pscid >= 0 && leaf.global)) return false;
+        return everywhere || (leaf.firstIova <= last && leaf.lastIova >= first);
+      });
+    }
+    if (everywhere || nonLeaf) retained.first.invalidate(named, first, last);
+  }
+
   /** IOTINVAL.GVMA. `gscid` < 0 means GV = 0 (all virtual machines); pages `first` … `last` of GPA. */
-  invalidateGvma(gscid: number, first: number, last: number): void {
+  invalidateGvma(gscid: number, first: number, last: number, nonLeaf = false): void {
+    if (this.retained !== null) {
+      // GV = 0 ignores the address.
+      if (gscid < 0) this.#exactGvma(this.retained, gscid, 0, Infinity, false);
+      else this.#exactGvma(this.retained, gscid, first, last, nonLeaf);
+      return;
+    }
     const iotlb = this.iotlb;
     if (iotlb.size === 0) return;
     const keys = this.#keys;
@@ -140,6 +196,19 @@ export class TranslationCache {
     // Entries of two stages are kept by IOVA: which GPA they went through is not known, so all of them go.
     iotlb.invalidateWhere((tag) => this.#ofGuest(keys[tag]!, gscid) && hasS1(keys[tag]!));
     iotlb.invalidateWhere((tag) => this.#ofGuest(keys[tag]!, gscid) && !hasS1(keys[tag]!), first, last);
+  }
+
+  #exactGvma(retained: Retained, gscid: number, first: number, last: number, nonLeaf: boolean): void {
+    const keys = this.#keys;
+    const everywhere = last === Infinity;
+    this.iotlb.invalidateWhere((tag, extra) => {
+      const key = keys[tag]!;
+      if (!hasS2(key) || (gscid >= 0 && gscidOf(key) !== gscid)) return false;
+      const leaf = retained.origin(extra);
+      return leaf !== undefined && (everywhere || (leaf.firstGpa <= last && leaf.lastGpa >= first));
+    });
+    if (everywhere || nonLeaf) retained.second.invalidate((tag) => gscid < 0 || tag === gscid, first, last);
+    retained.structures.dropMsi(gscid, first, last);
   }
 
   /** Is the space of this guest, or, with `gscid` < 0, of the host? */

@@ -9,6 +9,7 @@ import { CAUSE } from '../faults.ts';
 import { DC_ta, DC_tc, DDTE, PC_ta } from '../structures.ts';
 import type { DeviceContext } from './context.ts';
 import type { Features } from './features.ts';
+import type { RetainedStructures } from './retained.ts';
 import { accessFault } from './walk.ts';
 import type { PageWalker } from './walk.ts';
 
@@ -49,6 +50,9 @@ export class Directory {
   #levels = 0;
   #rootPfn = 0;
   #devices = 0;
+  /** Entries that are used instead of memory, where there are any; {@link quiet}: but none is added. */
+  retained: RetainedStructures | null = null;
+  quiet = false;
   /** After {@link locate}: the device context was found, so its DTF counts. */
   dtf = false;
 
@@ -89,7 +93,7 @@ export class Directory {
       ctx.s1Mode = 0;
       const process = pid < 0 && (ctx.tc & DPE) !== 0 ? 0 : pid;
       if (process >= 0 && mode !== 0) {
-        const failed = this.#process(ctx, mode, process, access);
+        const failed = this.#process(ctx, did, mode, process, access);
         if (failed !== 0) return failed;
       }
     }
@@ -102,8 +106,20 @@ export class Directory {
     const bits0 = extended ? 6 : 7;
     // Wider than the directory: cause 260, and no DTF is known then.
     if (did >= this.#devices || did < 0) return CAUSE.TTYPE_DISALLOWED;
+    const retained = this.retained;
     let table = this.#rootPfn;
-    for (let i = this.#levels - 1; i > 0; i--) {
+    let level = this.#levels - 1;
+    if (retained !== null) {
+      const kept = retained.device(did);
+      if (kept !== undefined) return this.#decode(ctx, kept, 0, extended);
+      for (let i = 0; i < level; i++) {
+        const known = retained.deviceTable(i, did >>> (bits0 + 9 * i));
+        if (known < 0) continue;
+        table = known;
+        level = i;
+      }
+    }
+    for (let i = level; i > 0; i--) {
       const index = (did >>> (bits0 + 9 * (i - 1))) & 0x1ff;
       if (table >= this.#features.pasEndPfn || !memory.locate(table, false)) return CAUSE.DDT_LOAD_ACCESS_FAULT;
       this.#stats.structureReads++;
@@ -113,11 +129,17 @@ export class Directory {
       if ((lo & V) === 0) return CAUSE.DDT_NOT_VALID;
       if ((lo & ENTRY_RESERVED_LO) !== 0 || (hi & ENTRY_RESERVED_HI) !== 0) return CAUSE.DDT_MISCONFIGURED;
       table = (hi & 0x3f_ffff) * 0x40_0000 + (lo >>> 10);
+      if (retained !== null && !this.quiet) {
+        retained.keepDeviceTable(i - 1, did >>> (bits0 + 9 * (i - 1)), table);
+      }
     }
     if (table >= this.#features.pasEndPfn || !memory.locate(table, false)) return CAUSE.DDT_LOAD_ACCESS_FAULT;
     this.#stats.structureReads++;
-    const at = memory.index + (did & ((1 << bits0) - 1)) * (extended ? 16 : 8);
-    return this.#decode(ctx, memory.view, at, extended);
+    const words = extended ? 16 : 8;
+    const at = memory.index + (did & ((1 << bits0) - 1)) * words;
+    const cause = this.#decode(ctx, memory.view, at, extended);
+    if (cause === 0 && retained !== null && !this.quiet) retained.keepDevice(did, memory.view, at, words);
+    return cause;
   }
 
   /** Checks a device context in the order of no particular rule: all checks have one cause. */
@@ -185,11 +207,24 @@ export class Directory {
   }
 
   /** The process context of `pid`: the directory's root stands in the first-stage fields of `ctx`, which it then replaces. */
-  #process(ctx: DeviceContext, mode: number, pid: number, access: number): number {
+  #process(ctx: DeviceContext, did: number, mode: number, pid: number, access: number): number {
     const memory = this.#memory;
+    const retained = this.retained;
     let tableHi = ctx.s1Hi;
     let tableLo = ctx.s1Lo;
-    for (let i = mode - 1; ; i--) {
+    let level = mode - 1;
+    if (retained !== null) {
+      const kept = retained.process(did, pid);
+      if (kept !== undefined) return this.#decodeProcess(ctx, kept, 0);
+      for (let i = 1; i <= level; i++) {
+        const entry = retained.processTable(did, i, pid >>> (i === 1 ? 8 : 17));
+        if (entry === undefined) continue;
+        tableHi = hiOfEntry(entry[0]!, entry[1]!);
+        tableLo = loOfEntry(entry[0]!);
+        level = i - 1;
+      }
+    }
+    for (let i = level; ; i--) {
       // PDI[0] is 8 bits of 16-byte entries, PDI[1] 9 and PDI[2] 3 bits of 8-byte entries.
       const word = i === 0 ? (pid & 0xff) * 4 : ((pid >>> (i === 1 ? 8 : 17)) & 0x1ff) * 2;
       let pfn = pfnOfWords(tableHi, tableLo);
@@ -203,33 +238,47 @@ export class Directory {
       if (pfn >= this.#features.pasEndPfn || !memory.locate(pfn, false)) return CAUSE.PDT_LOAD_ACCESS_FAULT;
       this.#stats.structureReads++;
       const at = memory.index + word;
+      if (i === 0) {
+        const cause = this.#decodeProcess(ctx, memory.view, at);
+        if (cause === 0 && retained !== null && !this.quiet) retained.keepProcess(did, pid, memory.view, at);
+        return cause;
+      }
       const lo = memory.view[at]!;
       const hi = memory.view[at + 1]!;
       if ((lo & V) === 0) return CAUSE.PDT_NOT_VALID;
-      if (i > 0) {
-        if ((lo & ENTRY_RESERVED_LO) !== 0 || (hi & ENTRY_RESERVED_HI) !== 0) return CAUSE.PDT_MISCONFIGURED;
-        tableHi = ((hi & 0x3f_ffff) << 2) | (lo >>> 30);
-        tableLo = (lo & ~0x3ff) << 2;
-        continue;
+      if ((lo & ENTRY_RESERVED_LO) !== 0 || (hi & ENTRY_RESERVED_HI) !== 0) return CAUSE.PDT_MISCONFIGURED;
+      if (retained !== null && !this.quiet) {
+        retained.keepProcessTable(did, i, pid >>> (i === 1 ? 8 : 17), lo, hi);
       }
-      const fscLo = memory.view[at + 2]!;
-      const fscHi = memory.view[at + 3]!;
-      const fscMode = fscHi >>> 28;
-      if (
-        (lo & PC_TA_RESERVED_LO) !== 0 ||
-        hi !== 0 ||
-        (fscHi & POINTER_RESERVED_HI) !== 0 ||
-        ((this.#features.iosatpModes >>> fscMode) & 1) === 0
-      ) {
-        return CAUSE.PDT_MISCONFIGURED;
-      }
-      ctx.s1Mode = fscMode;
-      ctx.s1Hi = (fscHi << 12) | (fscLo >>> 20);
-      ctx.s1Lo = fscLo << 12;
-      ctx.pscid = lo >>> 12;
-      ctx.sum = (lo & SUM) !== 0;
-      ctx.ens = (lo & ENS) !== 0;
-      return 0;
+      tableHi = hiOfEntry(lo, hi);
+      tableLo = loOfEntry(lo);
     }
   }
+
+  #decodeProcess(ctx: DeviceContext, view: Int32Array, at: number): number {
+    const lo = view[at]!;
+    if ((lo & V) === 0) return CAUSE.PDT_NOT_VALID;
+    const fscLo = view[at + 2]!;
+    const fscHi = view[at + 3]!;
+    const fscMode = fscHi >>> 28;
+    if (
+      (lo & PC_TA_RESERVED_LO) !== 0 ||
+      view[at + 1] !== 0 ||
+      (fscHi & POINTER_RESERVED_HI) !== 0 ||
+      ((this.#features.iosatpModes >>> fscMode) & 1) === 0
+    ) {
+      return CAUSE.PDT_MISCONFIGURED;
+    }
+    ctx.s1Mode = fscMode;
+    ctx.s1Hi = (fscHi << 12) | (fscLo >>> 20);
+    ctx.s1Lo = fscLo << 12;
+    ctx.pscid = lo >>> 12;
+    ctx.sum = (lo & SUM) !== 0;
+    ctx.ens = (lo & ENS) !== 0;
+    return 0;
+  }
 }
+
+/** Address of the table that a non-leaf directory entry points to. */
+const hiOfEntry = (lo: number, hi: number): number => ((hi & 0x3f_ffff) << 2) | (lo >>> 30);
+const loOfEntry = (lo: number): number => (lo & ~0x3ff) << 2;

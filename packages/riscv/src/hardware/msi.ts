@@ -11,6 +11,7 @@ import { CAUSE } from '../faults.ts';
 import { MSIPTE, MSIPTE_MRIF, MSIPTE_MRIF_1 } from '../structures.ts';
 import type { DeviceContext } from './context.ts';
 import type { Features } from './features.ts';
+import type { RetainedStructures } from './retained.ts';
 
 const V = maskLo(MSIPTE.V);
 const C_HI = maskHi(MSIPTE.C);
@@ -28,6 +29,9 @@ export class MsiTranslator {
   readonly #memory: PhysicalMemory;
   readonly #features: Features;
   readonly #stats: HardwareStats;
+  /** MSI PTEs that are used instead of memory, where there are any; {@link quiet}: but none is added. */
+  retained: RetainedStructures | null = null;
+  quiet = false;
   /** After success: the translated address. */
   outHi = 0;
   outLo = 0;
@@ -46,6 +50,11 @@ export class MsiTranslator {
     if (((pageLo ^ ctx.msiPatternLo) & ~ctx.msiMaskLo) !== 0) return NOT_MSI;
     if (((pageHi ^ ctx.msiPatternHi) & ~ctx.msiMaskHi & 0xf_ffff) !== 0) return NOT_MSI;
     if ((access & ACCESS.EXEC) !== 0) return CAUSE.INSTRUCTION_ACCESS_FAULT;
+    const retained = this.retained;
+    if (retained !== null) {
+      const kept = retained.msi(ctx.gscid, pageHi * 0x1_0000_0000 + (pageLo >>> 0));
+      if (kept !== undefined) return this.#decode(kept, 0, lo);
+    }
     const number = extractBits(pageLo, ctx.msiMaskLo, pageHi, ctx.msiMaskHi);
     // Page and offset of entry `number`; the table's address is combined by OR.
     const pfn = ctx.msiPfn + Math.floor(number / 256);
@@ -53,7 +62,15 @@ export class MsiTranslator {
     this.#stats.structureReads++;
     if (pfn >= this.#features.pasEndPfn || !memory.locate(pfn, false)) return CAUSE.MSI_PTE_LOAD_ACCESS_FAULT;
     const at = memory.index + (number % 256) * 4;
-    const [w0, w1, w2, w3] = [memory.view[at]!, memory.view[at + 1]!, memory.view[at + 2]!, memory.view[at + 3]!];
+    const cause = this.#decode(memory.view, at, lo);
+    if (cause === 0 && retained !== null && !this.quiet) {
+      retained.keepMsi(ctx.gscid, pageHi * 0x1_0000_0000 + (pageLo >>> 0), memory.view.slice(at, at + 4));
+    }
+    return cause;
+  }
+
+  #decode(view: Int32Array, at: number, lo: number): number {
+    const [w0, w1, w2, w3] = [view[at]!, view[at + 1]!, view[at + 2]!, view[at + 3]!];
     if ((w0 & V) === 0) return CAUSE.MSI_PTE_NOT_VALID;
     // No custom interpretation is defined here.
     if ((w1 & C_HI) !== 0) return CAUSE.MSI_PTE_MISCONFIGURED;

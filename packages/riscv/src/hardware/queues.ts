@@ -1,10 +1,12 @@
 /**
  * The command queue: specification section "Command-Queue (CQ)", registers `cqb`, `cqh`, `cqt`, `cqcsr`.
  * Commands are executed when the tail is written, in order, before the write returns: `cqcsr.busy` is never seen set.
+ * The adversarial device (IOTLB mode `'retain'`) executes them when software next reads a register, any register: a command is
+ * complete when `cqh` says so (IOFENCE.C), and a driver that does not ask can not know.
  */
-import { maskLo, pfnOfWords } from '@iommu-ts/bits';
-import { RingQueue } from '@iommu-ts/iommu-core';
-import type { HardwareStats, RegisterFile } from '@iommu-ts/iommu-core';
+import { addressOfPfn, hex, maskLo, pfnOfWords } from '@iommu-ts/bits';
+import { LAYER, RingQueue } from '@iommu-ts/iommu-core';
+import type { HardwareStats, InvalidationEvent, RegisterFile } from '@iommu-ts/iommu-core';
 import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
 import { COMMAND_BYTES, FUNC3, IODIR, IOFENCE, IOTINVAL, OPCODE } from '../commands.ts';
 import { REGISTERS, cqcsr } from '../registers.ts';
@@ -80,6 +82,8 @@ export class CommandQueue {
   readonly #stats: HardwareStats;
   #mask = 0;
   #running = false;
+  /** Told of each invalidation that has taken effect. */
+  onInvalidate: ((event: InvalidationEvent) => void) | null = null;
   /** Where ATS messages go; without a listener they are dropped, as on a link whose device does not answer. */
   onAtsMessage: ((message: AtsMessage) => void) | null = null;
 
@@ -112,7 +116,20 @@ export class CommandQueue {
 
   writeTail(value: number): void {
     this.#words[CQT] = value & this.#mask;
-    this.run();
+    if (this.#cache.retained === null) this.run();
+  }
+
+  /** Invalidations between head and tail, which {@link run} has not executed yet. */
+  get pending(): number {
+    const words = this.#words;
+    if ((words[CQCSR]! & (CQON | ERRORS)) !== CQON) return 0;
+    let n = 0;
+    for (let at = words[CQH]!; at !== words[CQT]; at = (at + 1) & this.#mask) {
+      if (!this.#ring.read(at >>> 0)) break;
+      const opcode = this.#ring.words[0]! & 0x7f;
+      if (opcode === OPCODE.IOTINVAL || opcode === OPCODE.IODIR) n++;
+    }
+    return n;
   }
 
   writeCsr(value: number): void {
@@ -128,7 +145,7 @@ export class CommandQueue {
     }
     words[CQCSR] = csr;
     this.updateInterrupt();
-    this.run();
+    if (this.#cache.retained === null) this.run();
   }
 
   /** Sets `ipsr.cip` while its conditions stand. */
@@ -172,10 +189,12 @@ export class CommandQueue {
         if (reserved(c, RES_IODIR) || (c[0]! & IODIR_PID) !== 0) return CMD_ILL;
         if ((c[1]! & DV) !== 0) this.#cache.invalidateDevice(c[1]! >>> 8);
         else this.#cache.invalidateDirectory();
+        if (this.onInvalidate !== null) this.#tellDirectory('IODIR.INVAL_DDT');
         return DONE;
       case IODIR_PDT:
         if (reserved(c, RES_IODIR) || (c[1]! & DV) === 0) return CMD_ILL;
-        this.#cache.invalidateDevice(c[1]! >>> 8);
+        this.#cache.invalidateProcess(c[1]! >>> 8, c[0]! >>> 12);
+        if (this.onInvalidate !== null) this.#tellDirectory(`IODIR.INVAL_PDT PID=${c[0]! >>> 12}`);
         return DONE;
       case ATS_INVAL:
       case ATS_PRGR:
@@ -208,9 +227,45 @@ export class CommandQueue {
         last = first + pages - 1;
       }
     }
-    if (gvma) this.#cache.invalidateGvma(gscid, first, last);
-    else this.#cache.invalidateVma(gscid, pscid, first, last);
+    const nonLeaf = (w1 & NL) !== 0;
+    if (gvma) this.#cache.invalidateGvma(gscid, first, last, nonLeaf);
+    else this.#cache.invalidateVma(gscid, pscid, first, last, nonLeaf);
+    if (this.onInvalidate !== null) this.#tellTables(gvma, gscid, pscid, first, last, nonLeaf);
     return DONE;
+  }
+
+  #tellTables(gvma: boolean, gscid: number, pscid: number, first: number, last: number, nonLeaf: boolean): void {
+    // GVMA without GV ignores the address.
+    const everywhere = last === Infinity || (gvma && gscid < 0);
+    const names = [
+      gvma ? 'IOTINVAL.GVMA' : 'IOTINVAL.VMA',
+      ...(gscid < 0 ? [] : [`GSCID=${gscid}`]),
+      ...(pscid < 0 ? [] : [`PSCID=${pscid}`]),
+      ...(everywhere ? [] : [`ADDR=${hex(addressOfPfn(first))}`]),
+      ...(last > first && !everywhere ? [`S (${last - first + 1} pages)`] : []),
+      ...(nonLeaf && !everywhere ? ['NL'] : []),
+    ];
+    this.onInvalidate!({
+      name: names.join(' '),
+      layers: everywhere || nonLeaf ? LAYER.LEAF | LAYER.TABLE : LAYER.LEAF,
+      domain: pscid >= 0 ? pscid : gscid,
+      requester: -1,
+      startPfn: everywhere ? 0 : first,
+      lastPfn: everywhere ? Infinity : last,
+    });
+  }
+
+  #tellDirectory(name: string): void {
+    const w1 = this.#ring.words[1]!;
+    const did = (w1 & DV) !== 0 ? w1 >>> 8 : -1;
+    this.onInvalidate!({
+      name: did < 0 ? name : `${name} DID=${hex(did)}`,
+      layers: LAYER.CONTEXT,
+      domain: -1,
+      requester: did,
+      startPfn: 0,
+      lastPfn: Infinity,
+    });
   }
 
   #iofence(): number {

@@ -2,7 +2,8 @@
  * The process to translate an IOVA: specification section of that name, for untranslated requests. IOTLB first; then
  * device context, first stage, MSI page table, second stage; a fault becomes a record.
  */
-import { ACCESS } from '@iommu-ts/iommu-core';
+import { pfnOfWords } from '@iommu-ts/bits';
+import { ACCESS, LAYER } from '@iommu-ts/iommu-core';
 import type { HardwareStats } from '@iommu-ts/iommu-core';
 import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
 import { CAUSE, CAUSES, TTYP } from '../faults.ts';
@@ -13,11 +14,15 @@ import { Directory } from './directory.ts';
 import type { FaultQueue } from './fault-queue.ts';
 import type { Features } from './features.ts';
 import { MsiTranslator, NOT_MSI } from './msi.ts';
+import { OWN_LEAF } from './retained.ts';
+import type { Retained } from './retained.ts';
 import { PERM, PageWalker } from './walk.ts';
 
 const OFF = 0;
 const BARE = 1;
 const DTF = 1 << 4;
+/** The one NAPOT size. */
+const NAPOT_LG2 = 16;
 const KEPT_WITH_DTF = new Set(
   Object.keys(CAUSES)
     .filter((c) => CAUSES[Number(c)]!.withDtf)
@@ -32,6 +37,7 @@ export class TranslationEngine {
   readonly #faults: FaultQueue;
   /** Used where nothing is cached. */
   readonly #scratch = new DeviceContext();
+  readonly #probed = new DeviceContext();
   /** `ddtp.iommu_mode`. */
   mode = OFF;
 
@@ -52,6 +58,18 @@ export class TranslationEngine {
     this.#walker = new PageWalker(memory, features, stats);
     this.#msi = new MsiTranslator(memory, features, stats);
     this.directory = new Directory(memory, features, this.#walker, stats);
+    this.#useCaches(LAYER.ALL);
+  }
+
+  /** Mode `'retain'`: which of the caches beside the IOTLB are looked at. */
+  #useCaches(layers: number): void {
+    const { retained } = this.#cache;
+    if (retained === null) return;
+    this.directory.retained = (layers & LAYER.CONTEXT) !== 0 ? retained.structures : null;
+    this.#walker.firstCache = (layers & LAYER.TABLE) !== 0 ? retained.first : null;
+    this.#walker.secondCache = (layers & LAYER.TABLE) !== 0 ? retained.second : null;
+    // A translated MSI address is final, as what the IOTLB holds.
+    this.#msi.retained = (layers & LAYER.LEAF) !== 0 ? retained.structures : null;
   }
 
   /**
@@ -82,9 +100,57 @@ export class TranslationEngine {
       this.outLo = iotlb.outLo;
       return 0;
     }
-    const cause = this.#walk(ctx, hi, lo, access, supervisor);
+    const cause = this.#walk(ctx, hi, lo, access, supervisor, cache.enabled);
     if (cause !== 0) return this.#fault(cause, (ctx.tc & DTF) !== 0, did, pid, hi, lo, access, supervisor);
     return 0;
+  }
+
+  /**
+   * {@link translate} with the caches in `layers` alone, and without a trace but {@link outHi} and {@link outLo}: nothing is
+   * recorded, cached, or written to memory. The caller keeps the counters.
+   */
+  probe(did: number, pid: number, hi: number, lo: number, access: number, layers: number): number {
+    this.#setQuiet(true);
+    this.#useCaches(layers);
+    const cause = this.#probe(did, pid, hi, lo, access, layers);
+    this.#useCaches(LAYER.ALL);
+    this.#setQuiet(false);
+    return cause;
+  }
+
+  #setQuiet(quiet: boolean): void {
+    this.directory.quiet = quiet;
+    this.#walker.quiet = quiet;
+    this.#msi.quiet = quiet;
+  }
+
+  #probe(did: number, pid: number, hi: number, lo: number, access: number, layers: number): number {
+    if (this.mode <= BARE) {
+      this.outHi = hi | 0;
+      this.outLo = lo | 0;
+      return this.mode === OFF ? CAUSE.ALL_INBOUND_DISALLOWED : 0;
+    }
+    const cache = this.#cache;
+    const supervisor = pid >= 0 && (access & ACCESS.PRIV) !== 0;
+    let ctx = cache.slot(did, pid);
+    if ((layers & LAYER.CONTEXT) === 0 || !cache.enabled || !cache.holds(ctx, did, pid)) {
+      ctx = this.#probed;
+      const { dtf } = this.directory;
+      const cause = this.directory.locate(ctx, did, pid, access);
+      this.directory.dtf = dtf;
+      if (cause !== 0) return cause;
+      ctx.tag = cache.knownTag(ctx.s1Mode !== 0, ctx.s2Mode !== 0, ctx.msi, ctx.gscid, ctx.pscid);
+    }
+    if (supervisor && !ctx.ens) return CAUSE.TTYPE_DISALLOWED;
+    const iotlb = cache.iotlb;
+    if ((layers & LAYER.LEAF) !== 0 && ctx.tag >= 0 && iotlb.peek(ctx.tag, hi, lo)) {
+      if (allows(iotlb.perm, access, supervisor, ctx.sum)) {
+        this.outHi = iotlb.outHi;
+        this.outLo = iotlb.outLo;
+        return 0;
+      }
+    }
+    return this.#walk(ctx, hi, lo, access, supervisor, false);
   }
 
   /** `ddtp.iommu_mode` Off or Bare. */
@@ -98,7 +164,7 @@ export class TranslationEngine {
     return 0;
   }
 
-  #walk(ctx: DeviceContext, hi: number, lo: number, access: number, supervisor: boolean): number {
+  #walk(ctx: DeviceContext, hi: number, lo: number, access: number, supervisor: boolean, keep: boolean): number {
     const walker = this.#walker;
     let outHi = hi | 0;
     let outLo = lo | 0;
@@ -106,6 +172,7 @@ export class TranslationEngine {
     let s1Lg2 = 63;
     let perm = PERM.READ | PERM.WRITE | PERM.EXEC | PERM.USER | PERM.SUPERVISOR;
     let pbmt = 0;
+    let gpaPfn = 0;
     if (ctx.s1Mode !== 0) {
       const cause = walker.first(ctx, hi, lo, access, supervisor);
       if (cause !== 0) return cause;
@@ -127,6 +194,7 @@ export class TranslationEngine {
         // MSI pages may lie anywhere within a larger leaf.
         sizeLg2 = 12;
       }
+      gpaPfn = pfnOfWords(outHi, outLo);
       const cause = walker.second(ctx, outHi, outLo, access, 0);
       if (cause !== 0) return cause;
       outHi = walker.outHi;
@@ -134,18 +202,46 @@ export class TranslationEngine {
       if (walker.sizeLg2 < sizeLg2) sizeLg2 = walker.sizeLg2;
       perm &= walker.perm;
       if (pbmt === 0) pbmt = walker.pbmt;
-      if (walker.sizeLg2 > sizeLg2) this.#cache.noteFragment(EXTRA_FRAGMENT_S2);
-      if (s1Lg2 !== 63 && s1Lg2 > sizeLg2) this.#cache.noteFragment(EXTRA_FRAGMENT_S1);
+      if (keep && walker.sizeLg2 > sizeLg2) this.#cache.noteFragment(EXTRA_FRAGMENT_S2);
+      if (keep && s1Lg2 !== 63 && s1Lg2 > sizeLg2) this.#cache.noteFragment(EXTRA_FRAGMENT_S1);
     }
     // The translated address is handed on as it is: whether anything answers there is for the bus to find out.
     this.outHi = outHi;
     this.outLo = outLo;
     this.pbmt = pbmt;
     // Both stages Bare: nothing to cache.
-    if (this.#cache.enabled && sizeLg2 !== 63) {
-      this.#cache.iotlb.fill(ctx.tag, hi, lo, sizeLg2, outHi, outLo, perm, 0);
+    if (keep && sizeLg2 !== 63) {
+      const cache = this.#cache;
+      if (cache.retained === null) cache.iotlb.fill(ctx.tag, hi, lo, sizeLg2, outHi, outLo, perm, 0);
+      else this.#retain(cache.retained, ctx, hi, lo, sizeLg2, perm, s1Lg2, gpaPfn);
     }
     return 0;
+  }
+
+  /**
+   * Mode `'retain'`: keeps the translation just made together with the leaves it came from. A NAPOT leaf is kept page by
+   * page, as the Privileged specification allows (Svnapot): software has to invalidate every page of it.
+   */
+  #retain(
+    retained: Retained,
+    ctx: DeviceContext,
+    hi: number,
+    lo: number,
+    sizeLg2: number,
+    perm: number,
+    s1Lg2: number,
+    gpaPfn: number,
+  ): void {
+    const walker = this.#walker;
+    const global = ctx.s1Mode !== 0 && walker.global;
+    let extra = OWN_LEAF;
+    if (global || ctx.s2Mode !== 0) {
+      const iova = ctx.s1Mode === 0 ? NOWHERE : rangeOf(pfnOfWords(hi, lo), s1Lg2);
+      const gpa = ctx.s2Mode === 0 ? NOWHERE : rangeOf(gpaPfn, walker.sizeLg2);
+      extra = retained.extraOf({ global, firstIova: iova[0], lastIova: iova[1], firstGpa: gpa[0], lastGpa: gpa[1] });
+    }
+    const { outHi, outLo } = this;
+    this.#cache.iotlb.fill(ctx.tag, hi, lo, sizeLg2 === NAPOT_LG2 ? 12 : sizeLg2, outHi, outLo, perm, extra);
   }
 
   #fault(
@@ -168,6 +264,14 @@ export class TranslationEngine {
     return cause;
   }
 }
+
+/** First and last 4 KiB page of the leaf of `2^sizeLg2` bytes around page `pfn`; of a NAPOT leaf, that page alone. */
+const rangeOf = (pfn: number, sizeLg2: number): readonly [number, number] => {
+  const pages = sizeLg2 === NAPOT_LG2 ? 1 : 2 ** (sizeLg2 - 12);
+  const first = pfn - (pfn % pages);
+  return [first, first + pages - 1];
+};
+const NOWHERE: readonly [number, number] = [Infinity, -1];
 
 /** Whether a cached translation allows the access; if not, a walk finds out what to report. */
 const allows = (perm: number, access: number, supervisor: boolean, sum: boolean): boolean => {

@@ -1,8 +1,8 @@
 /**
  * The IOMMU on its registers: RISC-V IOMMU Architecture Specification 1.0.
  */
-import { IommuError, maskHi, maskLo, pfnOfWords } from '@iommu-ts/bits';
-import { RegisterFile } from '@iommu-ts/iommu-core';
+import { maskHi, maskLo, pfnOfWords } from '@iommu-ts/bits';
+import { LAYER, RegisterFile } from '@iommu-ts/iommu-core';
 import type {
   HardwareStats,
   InvalidationEvent,
@@ -66,7 +66,8 @@ const registerMap = (features: Features): RegisterMap => {
  * Commands, debug requests and mode changes complete before the register write returns, so no `busy` bit is ever seen set.
  * Writes that the specification calls UNSPECIFIED (a queue base while the queue is on, `ddtp` from one directory depth to
  * another, `fctl` while the IOMMU is not Off) are ignored. Where the IOTLB caches, so do device and process contexts, until
- * IODIR commands, a write of `ddtp` or a reset drop them.
+ * IODIR commands, a write of `ddtp` or a reset drop them. With an IOTLB of mode `'retain'` it is the adversarial device: see
+ * `retained.ts` for what it keeps and `queues.ts` for when it executes commands.
  */
 export class RiscvIommuHardware implements IommuHardware {
   readonly name = 'riscv';
@@ -96,6 +97,7 @@ export class RiscvIommuHardware implements IommuHardware {
     this.mmio = new RegisterFile(registerMap(this.features), REGISTER_BLOCK_BYTES, {
       onWrite: (offset, size, hi, lo) => this.#onWrite(offset, size, hi, lo),
       afterWrite: (offset) => this.#afterWrite(offset),
+      ...(iotlb.mode === 'retain' ? { beforeRead: () => this.#commands.run() } : {}),
     });
     this.mmio.define(REGISTERS.capabilities.offset, 8, this.features.capabilities);
     this.mmio.define(FCTL, 4, BigInt(this.features.fctlReset));
@@ -114,8 +116,18 @@ export class RiscvIommuHardware implements IommuHardware {
   outHi = 0;
   outLo = 0;
 
-  onInvalidate: ((event: InvalidationEvent) => void) | null = null;
-  readonly pendingInvalidations: number = 0;
+  /** Told of IOTINVAL and IODIR commands once executed, and of a reset. */
+  get onInvalidate(): ((event: InvalidationEvent) => void) | null {
+    return this.#commands.onInvalidate;
+  }
+  set onInvalidate(listener: ((event: InvalidationEvent) => void) | null) {
+    this.#commands.onInvalidate = listener;
+  }
+
+  get pendingInvalidations(): number {
+    return this.#commands.pending;
+  }
+
   readonly invalidationHints: InvalidationHints = {
     leaf: 'IOTINVAL.VMA',
     table: 'IOTINVAL.VMA with AV=0, or with NL=1',
@@ -123,8 +135,16 @@ export class RiscvIommuHardware implements IommuHardware {
     completion: 'IOFENCE.C',
   };
 
-  probe(_requester: number, _pasid: number, _hi: number, _lo: number, _access: number, _layers: number): number {
-    throw new IommuError('EOPNOTSUPP', 'probe is not built for this unit yet');
+  probe(requester: number, pasid: number, iovaHi: number, iovaLo: number, access: number, layers: number): number {
+    const { walks, walkReads, structureReads } = this.stats;
+    const engine = this.#engine;
+    const status = engine.probe(requester, pasid, iovaHi, iovaLo, access, layers);
+    this.outHi = engine.outHi;
+    this.outLo = engine.outLo;
+    this.stats.walks = walks;
+    this.stats.walkReads = walkReads;
+    this.stats.structureReads = structureReads;
+    return status;
   }
 
   /** Called with `'cmdq'`, `'fault'`, `'priq'` or `'pmu'` when a bit of `ipsr` goes from 0 to 1. */
@@ -152,6 +172,14 @@ export class RiscvIommuHardware implements IommuHardware {
     this.#pqMask = 1;
     this.#directoryChanged();
     for (const key of Object.keys(this.stats) as (keyof HardwareStats)[]) this.stats[key] = 0;
+    this.onInvalidate?.({
+      name: 'reset',
+      layers: LAYER.ALL,
+      domain: -1,
+      requester: -1,
+      startPfn: 0,
+      lastPfn: Infinity,
+    });
   }
 
   translate(requester: number, pasid: number, iovaHi: number, iovaLo: number, access: number): number {
@@ -255,7 +283,7 @@ export class RiscvIommuHardware implements IommuHardware {
     const mode = words[at]! & 0xf;
     this.#engine.mode = mode;
     this.#engine.directory.place(Math.max(mode - 1, 0), ppnOf(words[at + 1]!, words[at]!));
-    this.#cache.invalidateDirectory();
+    this.#cache.rootChanged();
   }
 
   #writeBase(base: number, offset: number, size: 4 | 8, hi: number, lo: number): void {

@@ -3,9 +3,9 @@
  * Process", "Two-Stage Address Translation", Svnapot, Svpbmt), as the IOMMU specification section "Process to translate an
  * IOVA" uses them. Entries are read from memory as words; nothing is allocated.
  */
-import { maskHi, maskLo } from '@iommu-ts/bits';
+import { hiOfPfn, loOfPfn, maskHi, maskLo, pfnOfWords } from '@iommu-ts/bits';
 import { ACCESS } from '@iommu-ts/iommu-core';
-import type { HardwareStats } from '@iommu-ts/iommu-core';
+import type { HardwareStats, WalkCache } from '@iommu-ts/iommu-core';
 import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
 import { CAUSE } from '../faults.ts';
 import { PTE } from '../structures.ts';
@@ -17,6 +17,7 @@ const R = maskLo(PTE.R);
 const W = maskLo(PTE.W);
 const X = maskLo(PTE.X);
 const U = maskLo(PTE.U);
+const G = maskLo(PTE.G);
 const A = maskLo(PTE.A);
 const D = maskLo(PTE.D);
 const PPN_LO = maskLo(PTE.PPN);
@@ -68,12 +69,20 @@ export class PageWalker {
   readonly #pointerHi: number;
   readonly #svpbmt: boolean;
 
+  /** Non-leaf entries of each stage that are used instead of memory, where there are any. */
+  firstCache: WalkCache | null = null;
+  secondCache: WalkCache | null = null;
+  /** A probe: nothing is added to the caches, no A or D bit is set (but taken as set). */
+  quiet = false;
+
   /** After success of a stage: the translated address of this very byte, size of the leaf, permissions, PBMT. */
   outHi = 0;
   outLo = 0;
   sizeLg2 = 0;
   perm = 0;
   pbmt = 0;
+  /** The first stage's leaf is global; known where {@link firstCache} is. */
+  global = false;
   /** After a guest-page fault: `iotval2`. */
   val2Hi = 0;
   val2Lo = 0;
@@ -110,6 +119,14 @@ export class PageWalker {
     let tableHi = ctx.s1Hi;
     let tableLo = ctx.s1Lo;
     let level = ctx.s1Mode - 6;
+    const cache = this.firstCache;
+    let flagsSoFar = 0;
+    if (cache !== null && ctx.tag >= 0 && cache.find(ctx.tag, hi, lo, 0, level - 1, spanLg2)) {
+      level = cache.level;
+      tableHi = cache.hi;
+      tableLo = cache.lo;
+      flagsSoFar = cache.extra;
+    }
     this.#stats.walks++;
     for (;;) {
       const index = indexAt(hi, lo, level);
@@ -128,6 +145,10 @@ export class PageWalker {
         tableHi = hiOfPte(pteHi, pteLo);
         tableLo = loOfPte(pteLo);
         level--;
+        if (cache !== null) {
+          flagsSoFar |= pteLo;
+          if (!this.quiet) cache.fill(ctx.tag, level, hi, lo, spanLg2(level), tableHi, tableLo, flagsSoFar);
+        }
         continue;
       }
       if (!this.#isLeaf(pteLo, pteHi, level)) return pageFault(access);
@@ -151,6 +172,7 @@ export class PageWalker {
       }
       this.#leaf(pteHi, pteLo, level, hi, lo);
       this.perm = permOf(flags) | ((flags & U) !== 0 ? PERM.USER : PERM.SUPERVISOR);
+      if (cache !== null) this.global = ((flagsSoFar | flags) & G) !== 0;
       return 0;
     }
   }
@@ -182,6 +204,12 @@ export class PageWalker {
     const wide = level === 2 ? ((lo >>> 30) | (hi << 2)) & 0x7ff : (hi >>> (level === 3 ? 7 : 16)) & 0x7ff;
     let table = ctx.s2Pfn + (wide >>> 9);
     let index = wide & 0x1ff;
+    const cache = this.secondCache;
+    if (cache !== null && cache.find(ctx.gscid, hi, lo, 0, level - 1, spanLg2)) {
+      level = cache.level;
+      table = pfnOfWords(cache.hi, cache.lo);
+      index = indexAt(hi, lo, level);
+    }
     this.#stats.walks++;
     for (;;) {
       if (table >= this.#pasEndPfn || !memory.locate(table, false)) return accessFault(access);
@@ -193,6 +221,9 @@ export class PageWalker {
         table = (pteHi & PPN_HI) * 0x40_0000 + (pteLo >>> 10);
         level--;
         index = indexAt(hi, lo, level);
+        if (cache !== null && !this.quiet) {
+          cache.fill(ctx.gscid, level, hi, lo, spanLg2(level), hiOfPfn(table), loOfPfn(table), 0);
+        }
         continue;
       }
       if (!this.#isLeaf(pteLo, pteHi, level)) return guestPageFault(access);
@@ -279,11 +310,15 @@ export class PageWalker {
 
   /** Sets A and D with one atomic compare-exchange; false when the entry has changed since it was read. */
   #update(tablePfn: number, index: number, old: number, bits: number): boolean {
+    if (this.quiet) return true;
     if (!this.#memory.locate(tablePfn, true)) return false;
     const at = this.#memory.index + index * 2;
     return Atomics.compareExchange(this.#memory.view, at, old, old | bits) === old;
   }
 }
+
+/** IOVA or GPA bits that a table of `level` covers. */
+const spanLg2 = (level: number): number => 21 + 9 * level;
 
 /** Nine bits of the address that index the table of `level`. */
 const indexAt = (hi: number, lo: number, level: number): number => {
