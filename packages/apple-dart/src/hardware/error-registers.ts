@@ -43,6 +43,11 @@ export class ErrorRegisters {
     return this.#line;
   }
 
+  /** Code bits of a refusal. */
+  codeOf(reason: number): number {
+    return this.#codes[reason]!;
+  }
+
   /** Records one refused access, unless an error is held already; returns the code bits. */
   record(reason: number, stream: number, iovaHi: number, iovaLo: number, access: number): number {
     const words = this.#words;

@@ -4,8 +4,9 @@
  *
  * Index bits of the IOVA, lowest level first: 24:14, 35:25, 46:36 with 16 KiB pages; 20:12, 29:21 with 4 KiB.
  */
-import { maskHi, maskLo } from '@iommu-ts/bits';
+import { hiOfPfn, loOfPfn, maskHi, maskLo, pfnOfWords } from '@iommu-ts/bits';
 import { ACCESS } from '@iommu-ts/iommu-core';
+import type { WalkCache } from '@iommu-ts/iommu-core';
 import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
 import { REASON } from '../faults.ts';
 import type { DartPart } from '../parts.ts';
@@ -24,6 +25,9 @@ const SP_END_SHIFT = DART1_PTE.SP_END.lsb - 32;
 const SP_START_SHIFT = DART1_PTE.SP_START.lsb - 32;
 const PTE_2_TO_LO = DART2_PADDR_SHIFT;
 const PTE_2_TO_HI = 32 - DART2_PADDR_SHIFT;
+
+/** By level: the reason when the entry there is not valid. */
+const NOTHING_AT = [REASON.NO_PTE, REASON.NO_PMD, REASON.NO_PGD] as const;
 
 /** {@link PageWalker.sub} of a leaf that may be accessed everywhere: first sub-page 0, last 0xfff. */
 export const WHOLE_PAGE = 0xfff_000;
@@ -52,6 +56,9 @@ export class PageWalker {
   sub = WHOLE_PAGE;
   /** Entries read so far, over all walks. */
   reads = 0;
+  /** Table entries that are used instead of memory, where there are any; {@link quiet}: but none is added. */
+  tables: WalkCache | null = null;
+  quiet = false;
   /** Last entry read. */
   #hi = 0;
   #lo = 0;
@@ -65,9 +72,11 @@ export class PageWalker {
   /**
    * Walks from the table at page `rootPfn` through `levels` (2 or 3) levels of tables; permissions and sub-pages are
    * reported, not judged.
+   * @param sid whose table entries may be used, where they are kept
    * @returns a {@link REASON}: OK, or why there is no leaf
    */
-  walk(rootPfn: number, levels: number, iovaHi: number, iovaLo: number): number {
+  walk(rootPfn: number, levels: number, iovaHi: number, iovaLo: number, sid: number): number {
+    if (this.tables !== null) return this.#walkFrom(this.tables, rootPfn, levels, iovaHi, iovaLo, sid);
     const big = this.#big;
     let table = rootPfn;
     if (levels === 3) {
@@ -83,6 +92,32 @@ export class PageWalker {
     const lo = this.#lo;
     if ((lo & VALID) === 0) return REASON.NO_PTE;
     this.#leaf(lo, this.#hi);
+    return REASON.OK;
+  }
+
+  /** {@link walk} from the lowest table that is kept. */
+  #walkFrom(tables: WalkCache, rootPfn: number, levels: number, iovaHi: number, iovaLo: number, sid: number): number {
+    const big = this.#big;
+    const spanLg2 = (level: number): number => (big ? 25 + 11 * level : 21 + 9 * level);
+    let table = rootPfn;
+    let level = levels - 1;
+    if (tables.find(sid, iovaHi, iovaLo, 0, level - 1, spanLg2)) {
+      level = tables.level;
+      table = pfnOfWords(tables.hi, tables.lo);
+    }
+    for (; ; level--) {
+      const pfn = (iovaHi >>> 0) * 0x10_0000 + (iovaLo >>> 12);
+      // The index stands right below the bits that lie above the table's span.
+      const index = Math.floor((pfn * 4096) / 2 ** (spanLg2(level) - (big ? 11 : 9))) % (big ? 0x800 : 0x200);
+      if (!this.#read(table, index)) return REASON.TABLE_BUS_ERROR;
+      if ((this.#lo & VALID) === 0) return NOTHING_AT[level]!;
+      if (level === 0) break;
+      table = this.#tablePfn();
+      if (!this.quiet) {
+        tables.fill(sid, level - 1, iovaHi, iovaLo, spanLg2(level - 1), hiOfPfn(table), loOfPfn(table), 0);
+      }
+    }
+    this.#leaf(this.#lo, this.#hi);
     return REASON.OK;
   }
 

@@ -6,11 +6,11 @@
  * - a stream that is disabled, whose TCR neither translates nor bypasses (or says both), and an address beyond the TTBRs or
  *   the IOVA width, are refused as NO_TTBR;
  * - streams are disabled and REMAP is the identity after reset; ERROR names the stream after remapping;
- * - TCR, TTBR and enables take effect at once; cached translations are dropped by flush commands only.
+ * - TCR, TTBR and enables take effect at once; cached translations are dropped by flush commands only. (With an IOTLB of mode
+ *   `'retain'` a TTBR may be used until a flush: see `retained.ts`.)
  */
-import { IommuError } from '@iommu-ts/bits';
-import { encode, hex, maskLo } from '@iommu-ts/bits';
-import { ACCESS, Iotlb, NO_PASID, RegisterFile, TRANSLATE_OK } from '@iommu-ts/iommu-core';
+import { encode, hex, maskLo, pfnOfWords } from '@iommu-ts/bits';
+import { ACCESS, Iotlb, LAYER, NO_PASID, RegisterFile, TRANSLATE_OK } from '@iommu-ts/iommu-core';
 import type {
   HardwareStats,
   InvalidationEvent,
@@ -33,6 +33,7 @@ import {
   T8110_TCR,
 } from '../registers.ts';
 import { ErrorRegisters } from './error-registers.ts';
+import { Retained } from './retained.ts';
 import { DISABLED, MODE, StreamTable } from './streams.ts';
 import { TlbCommand } from './tlb-command.ts';
 import { PageWalker, WHOLE_PAGE, insideSubPages } from './translate.ts';
@@ -50,7 +51,9 @@ export interface AppleDartOptions {
 }
 
 /**
- * One DART. There is no table of devices, so nothing but translations is cached: {@link iotlb}, tagged by stream.
+ * One DART. There is no table of devices, so nothing but translations is cached: {@link iotlb}, tagged by stream. With an
+ * IOTLB of mode `'retain'` it is the adversarial device: see `retained.ts` for what it keeps, `tlb-command.ts` for when it
+ * executes flushes.
  * @throws IommuError `EOPNOTSUPP` for a part that is not modelled.
  */
 export class AppleDart implements IommuHardware {
@@ -67,18 +70,24 @@ export class AppleDart implements IommuHardware {
     invalidations: 0,
     faults: 0,
   };
-  onInvalidate: ((event: InvalidationEvent) => void) | null = null;
-  readonly pendingInvalidations: number = 0;
+  /** Told of flush commands once done, stream by stream, and of a reset. */
+  get onInvalidate(): ((event: InvalidationEvent) => void) | null {
+    return this.#command.onInvalidate;
+  }
+  set onInvalidate(listener: ((event: InvalidationEvent) => void) | null) {
+    this.#command.onInvalidate = listener;
+  }
+
+  get pendingInvalidations(): number {
+    return this.#command.pending;
+  }
+
   readonly invalidationHints: InvalidationHints = {
     leaf: 'a TLB flush of the stream',
     table: 'a TLB flush of the stream',
     context: 'a TLB flush of the stream',
     completion: 'a read of the command register until BUSY is 0',
   };
-
-  probe(_requester: number, _pasid: number, _hi: number, _lo: number, _access: number, _layers: number): number {
-    throw new IommuError('EOPNOTSUPP', 'probe is not built for this unit yet');
-  }
 
   onInterrupt: ((source: string) => void) | null = null;
   outHi = 0;
@@ -88,6 +97,10 @@ export class AppleDart implements IommuHardware {
   readonly #errors: ErrorRegisters;
   readonly #command: TlbCommand;
   readonly #walker: PageWalker;
+  readonly #retained: Retained | null;
+  /** A {@link probe} runs: nothing is recorded, counted or kept. Of what is kept, {@link #layers} may be used. */
+  #quiet = false;
+  #layers: number = LAYER.ALL;
   readonly #locked: boolean;
   readonly #count: number;
   readonly #pageMask: number;
@@ -115,6 +128,7 @@ export class AppleDart implements IommuHardware {
       afterWrite: (offset) => this.#afterWrite(offset),
     });
     this.iotlb = new Iotlb(options.iotlb);
+    this.#retained = this.iotlb.mode === 'retain' ? new Retained(this.#t8110 ? 1 : 4) : null;
     this.#streams = new StreamTable(this.registers, part);
     this.#errors = new ErrorRegisters(this.registers, part.generation);
     this.#errors.onRise = () => this.onInterrupt?.('error');
@@ -122,8 +136,10 @@ export class AppleDart implements IommuHardware {
       generation: part.generation,
       streams: part.streams,
       busyReads: options.busyReads ?? 0,
+      retained: this.#retained,
     });
     this.#walker = new PageWalker(memory, part);
+    this.#walker.tables = this.#retained === null ? null : this.#retained.tables;
     this.#defineRegisters(options.params ?? paramsOf(part));
     this.reset();
   }
@@ -149,10 +165,12 @@ export class AppleDart implements IommuHardware {
     }
     this.#command.reset();
     this.iotlb.invalidateAll();
+    this.#retained?.clear();
     this.#streams.refreshAll();
     this.#errors.update();
     for (const key of Object.keys(this.stats) as (keyof HardwareStats)[]) this.stats[key] = 0;
     this.#walker.reads = 0;
+    this.#command.tell('reset', -1);
   }
 
   /**
@@ -174,7 +192,7 @@ export class AppleDart implements IommuHardware {
       this.outLo = iovaLo | 0;
       return TRANSLATE_OK;
     }
-    const need = (access & ACCESS.WRITE) | ((access & (ACCESS.READ | ACCESS.EXEC)) !== 0 ? ACCESS.READ : 0);
+    const need = neededBy(access);
     const iotlb = this.iotlb;
     if (iotlb.lookup(sid, iovaHi, iovaLo) && (iotlb.perm & need) === need) {
       const sub = iotlb.extra;
@@ -185,6 +203,61 @@ export class AppleDart implements IommuHardware {
       }
     }
     return this.#walk(sid, mode, iovaHi, iovaLo, access, need, length);
+  }
+
+  /** As {@link translate}, with the caches in `layers` alone and without a trace; TTBRs that are kept count as structures. */
+  probe(
+    requester: number,
+    pasid: number,
+    iovaHi: number,
+    iovaLo: number,
+    access: number,
+    layers: number,
+    length = 1,
+  ): number {
+    const walker = this.#walker;
+    const { walks, walkReads, faults } = this.stats;
+    const { reads } = walker;
+    this.#quiet = true;
+    this.#layers = layers;
+    walker.quiet = true;
+    if ((layers & LAYER.TABLE) === 0) walker.tables = null;
+    const status = this.#probe(requester, pasid, iovaHi, iovaLo, access, layers, length);
+    walker.tables = this.#retained === null ? null : this.#retained.tables;
+    walker.quiet = false;
+    this.#layers = LAYER.ALL;
+    this.#quiet = false;
+    walker.reads = reads;
+    this.stats.walks = walks;
+    this.stats.walkReads = walkReads;
+    this.stats.faults = faults;
+    return status;
+  }
+
+  #probe(
+    requester: number,
+    pasid: number,
+    iovaHi: number,
+    iovaLo: number,
+    access: number,
+    layers: number,
+    length: number,
+  ): number {
+    const iotlb = this.iotlb;
+    const sid = pasid !== NO_PASID || requester >>> 0 >= this.#count ? DISABLED : this.#streams.target[requester]!;
+    // Only a stream that walks has anything cached that is looked at.
+    if (sid === DISABLED || this.#streams.mode[sid]! < MODE.TWO_LEVELS) {
+      return this.translate(requester, pasid, iovaHi, iovaLo, access, length);
+    }
+    const need = neededBy(access);
+    if ((layers & LAYER.LEAF) !== 0 && iotlb.peek(sid, iovaHi, iovaLo) && (iotlb.perm & need) === need) {
+      if (insideSubPages(iotlb.extra, iovaLo & this.#pageMask, length, this.#subShift)) {
+        this.outHi = iotlb.outHi;
+        this.outLo = iotlb.outLo;
+        return TRANSLATE_OK;
+      }
+    }
+    return this.#walk(sid, this.#streams.mode[sid]!, iovaHi, iovaLo, access, need, length);
   }
 
   #walk(
@@ -198,12 +271,22 @@ export class AppleDart implements IommuHardware {
   ): number {
     const root = this.#rootOf(sid, mode, iovaHi, iovaLo);
     if (root < 0) return this.#fault(REASON.NO_TTBR, sid, iovaHi, iovaLo, access);
+    const retained = this.#retained;
+    if (retained !== null && (this.#layers & LAYER.LEAF) !== 0) {
+      const absent = retained.absent(sid, this.#pagePfn(iovaHi, iovaLo));
+      if (absent >= 0) return this.#fault(absent, sid, iovaHi, iovaLo, access);
+    }
     const walker = this.#walker;
     const before = walker.reads;
-    const reason = walker.walk(root, mode, iovaHi, iovaLo);
+    const reason = walker.walk(root, mode, iovaHi, iovaLo, sid);
     this.stats.walks++;
     this.stats.walkReads += walker.reads - before;
-    if (reason !== REASON.OK) return this.#fault(reason, sid, iovaHi, iovaLo, access);
+    if (reason !== REASON.OK) {
+      if (retained !== null && !this.#quiet && reason !== REASON.TABLE_BUS_ERROR) {
+        retained.keepAbsent(sid, this.#pagePfn(iovaHi, iovaLo), reason);
+      }
+      return this.#fault(reason, sid, iovaHi, iovaLo, access);
+    }
     const missing = need & ~walker.perm;
     if (missing !== 0) {
       const why = (missing & ACCESS.WRITE) !== 0 ? REASON.WRITE : REASON.READ;
@@ -214,21 +297,42 @@ export class AppleDart implements IommuHardware {
       const why = (need & ACCESS.WRITE) !== 0 ? REASON.SUBPAGE_WRITE : REASON.SUBPAGE_READ;
       return this.#fault(why, sid, iovaHi, iovaLo, access);
     }
-    this.iotlb.fill(sid, iovaHi, iovaLo, this.part.pageShift, walker.outHi, walker.outLo, walker.perm, walker.sub);
+    if (!this.#quiet) this.#keep(sid, iovaHi, iovaLo);
     this.outHi = walker.outHi;
     this.outLo = walker.outLo | offset;
     return TRANSLATE_OK;
   }
 
+  /** Keeps what the walker has found. */
+  #keep(sid: number, iovaHi: number, iovaLo: number): void {
+    const walker = this.#walker;
+    this.iotlb.fill(sid, iovaHi, iovaLo, this.part.pageShift, walker.outHi, walker.outLo, walker.perm, walker.sub);
+  }
+
+  /** First 4 KiB page of the IOVA's page. */
+  #pagePfn(iovaHi: number, iovaLo: number): number {
+    return pfnOfWords(iovaHi, iovaLo & ~this.#pageMask);
+  }
+
   /** Page of the top table for an address, -1 when there is none. */
   #rootOf(sid: number, mode: number, iovaHi: number, iovaLo: number): number {
     if ((iovaHi & (mode === MODE.THREE_LEVELS ? this.#wideThree : this.#wideTwo)) !== 0) return -1;
-    if (this.#t8110) return this.#streams.rootPfn[sid]!;
     const quarter = this.#subShift === 0 ? iovaLo >>> 30 : (iovaHi >>> 4) & 3;
-    return this.#streams.rootPfn[4 * sid + quarter]!;
+    const ttbr = this.#t8110 ? sid : 4 * sid + quarter;
+    if (this.#retained !== null && (this.#layers & LAYER.CONTEXT) !== 0) return this.#keptRoot(this.#retained, ttbr);
+    return this.#streams.rootPfn[ttbr]!;
+  }
+
+  #keptRoot(retained: Retained, ttbr: number): number {
+    const kept = retained.root(ttbr);
+    if (kept >= 0) return kept;
+    const root = this.#streams.rootPfn[ttbr]!;
+    if (root >= 0 && !this.#quiet) retained.keepRoot(ttbr, root);
+    return root;
   }
 
   #fault(reason: number, sid: number, iovaHi: number, iovaLo: number, access: number): number {
+    if (this.#quiet) return this.#errors.codeOf(reason);
     this.stats.faults++;
     return this.#errors.record(reason, sid, iovaHi, iovaLo, access);
   }
@@ -256,7 +360,10 @@ export class AppleDart implements IommuHardware {
   }
 
   #beforeRead(offset: number): void {
-    if (offset === (this.#t8110 ? T8110_REGISTERS.TLB_CMD.offset : T8020_REGISTERS.STREAM_COMMAND.offset))
+    if (
+      this.#retained !== null ||
+      offset === (this.#t8110 ? T8110_REGISTERS.TLB_CMD.offset : T8020_REGISTERS.STREAM_COMMAND.offset)
+    )
       this.#command.beforeRead();
   }
 
@@ -337,6 +444,10 @@ export class AppleDart implements IommuHardware {
 
 const PROTECT_BITS = 0x1f;
 const TTBR_TCR = /* @__PURE__ */ maskLo(PROTECT.TTBR_TCR);
+
+/** {@link ACCESS} READ and WRITE, as the leaf has to grant them. */
+const neededBy = (access: number): number =>
+  (access & ACCESS.WRITE) | ((access & (ACCESS.READ | ACCESS.EXEC)) !== 0 ? ACCESS.READ : 0);
 
 /** Bits of an IOVA's high word at and above `width` (32 … 63), which must be zero. */
 const highWordAbove = (width: number): number => -1 << (width - 32);
