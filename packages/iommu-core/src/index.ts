@@ -26,7 +26,10 @@ export { Bus, DMA_BUS_ERROR, DmaDevice } from './bus.ts';
 export type { DmaResult } from './bus.ts';
 export { WalkCache } from './walk-cache.ts';
 export { Checks } from './checks/checks.ts';
-export { LAYER } from './checks/types.ts';
+export type { CheckSummary } from './checks/checks.ts';
+export type { InvalidationRow, SyncRow } from './checks/invalidations.ts';
+export { formatReport } from './checks/report-log.ts';
+export { CHECK_KINDS, LAYER } from './checks/types.ts';
 export type {
   CheckEvent,
   CheckKind,

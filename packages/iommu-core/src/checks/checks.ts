@@ -1,9 +1,22 @@
 /** The checks ("sanitizers"): what no silicon has. One object a system; it watches allocator, driver, bus and device. */
+import { addressOfPfn, hex, pfnOf } from '@iommu-ts/bits';
 import type { IommuPages, PhysicalMemory } from '@iommu-ts/iommu-pages';
 import type { Bus } from '../bus.ts';
 import type { VirtualClock } from '../clock.ts';
 import type { IommuDriver, IommuHardware } from '../driver.ts';
-import type { CheckOptions, CheckReport } from './types.ts';
+import { DeviceMemory } from './device-memory.ts';
+import { DomainWatch } from './domain-watch.ts';
+import { watchDriver } from './driver-watch.ts';
+import { Invalidations } from './invalidations.ts';
+import type { InvalidationRow, SyncRow } from './invalidations.ts';
+import { Quarantine } from './quarantine.ts';
+import type { FreedBlock } from './quarantine.ts';
+import { ReportLog, at } from './report-log.ts';
+import { CheckState } from './state.ts';
+import { TablePages } from './table-pages.ts';
+import { CheckedTranslator } from './translations.ts';
+import { CHECK_KINDS } from './types.ts';
+import type { CheckKind, CheckOptions, CheckReport } from './types.ts';
 
 /** What is watched before there is a device. */
 export interface CheckedMachine {
@@ -14,24 +27,190 @@ export interface CheckedMachine {
   readonly incoherent: boolean;
 }
 
+/** What the checks have counted; see {@link Checks.summary}. */
+export interface CheckSummary {
+  readonly operations: number;
+  /** Reports by kind, also those that were not kept. */
+  readonly reports: Readonly<Record<CheckKind, number>>;
+  readonly total: number;
+  /** Of those, not kept. */
+  readonly suppressed: number;
+  /** Translations that still answered for what was unmapped in lazy mode and not flushed yet, as they may. */
+  readonly lazyUses: number;
+}
+
+const QUARANTINE_PAGES = 4096;
+
 /**
  * Finds what a driver does wrong although every test passes: see {@link CheckKind}. Made by `createMachine` when a system
- * asks for checks.
+ * asks for checks. All of it works from outside, by wrapping methods of the objects that it watches: without checks nothing
+ * is there.
  */
 export class Checks {
-  /** Everything found so far. */
-  readonly reports: CheckReport[] = [];
   readonly options: CheckOptions;
   /** Memory as the device sees it: every access of the device to structures, tables and queues goes through this. */
-  readonly deviceMemory: PhysicalMemory;
+  readonly deviceMemory: DeviceMemory;
+  readonly #log: ReportLog;
+  readonly #state: CheckState;
+  readonly #tables: TablePages;
+  readonly #invalidations: Invalidations;
+  readonly #domains: DomainWatch;
+  #quarantine: Quarantine | null = null;
+  #translator: CheckedTranslator | null = null;
 
   constructor(machine: CheckedMachine, options: CheckOptions) {
     this.options = options;
-    this.deviceMemory = machine.memory;
+    this.#log = new ReportLog(machine.clock, options);
+    this.deviceMemory = new DeviceMemory(machine.memory);
+    this.#state = new CheckState(this.#log, machine.pages, this.deviceMemory);
+    this.#tables = new TablePages(this.#state);
+    this.#invalidations = new Invalidations(this.#state, this.#tables);
+    this.#domains = new DomainWatch(this.#state, this.#tables, this.#invalidations, null);
+    this.#quarantinePages(machine);
+  }
+
+  /** Everything found so far, up to `maxReports`. */
+  get reports(): readonly CheckReport[] {
+    return this.#log.reports;
+  }
+
+  /** Translations that still answered for what was unmapped in lazy mode and not flushed yet: allowed, and the price of it. */
+  get lazyUses(): number {
+    return this.#translator?.lazyUses ?? 0;
   }
 
   /** Begins to watch: the bus, every domain of the driver, the device's invalidations. */
-  watch(_hardware: IommuHardware, _driver: IommuDriver, _bus: Bus): void {
-    // Filled in below, check by check.
+  watch(hardware: IommuHardware, driver: IommuDriver, bus: Bus): void {
+    this.#state.hardware = hardware;
+    this.#state.driver = driver;
+    this.#tables.started = true;
+    const before = hardware.onInvalidate;
+    hardware.onInvalidate = (event) => {
+      before?.(event);
+      this.#tables.invalidated(event);
+      this.#invalidations.invalidated(event);
+    };
+    const translator = new CheckedTranslator(this.#state, bus.translator, this.#quarantine!.pages, () => {});
+    this.#translator = translator;
+    (bus as { translator: Bus['translator'] }).translator = translator;
+    this.#invalidations.translating = translator;
+    hardware.iotlb.listener = this.#invalidations;
+    watchDriver(this.#state, this.#tables, this.#domains, this.#invalidations, driver);
+  }
+
+  #quarantinePages(machine: CheckedMachine): void {
+    const limit = this.#log.wants('use-after-free') ? (this.options.quarantinePages ?? QUARANTINE_PAGES) : 0;
+    machine.pages.wrapSource((source) => {
+      this.#quarantine = new Quarantine(source, machine.memory, limit, {
+        allocated: (pfn, bytes) => void this.#tables.allocated(pfn, bytes),
+        freeing: (pfn) => ({ freedBy: this.#log.event, allocatedBy: this.#tables.freeing(pfn)?.allocatedBy }),
+        overwritten: (block, offset) => this.#overwritten(block, offset),
+      });
+      return this.#quarantine;
+    });
+    this.deviceMemory.freed = this.#quarantine!.pages;
+    this.deviceMemory.onFreed = (pfn, write) => this.#usedFreed(pfn, write);
+  }
+
+  #usedFreed(pfn: number, write: boolean): void {
+    const block = this.#quarantine!.pages.get(pfn)!;
+    const { hardware } = this.#state;
+    const hint =
+      hardware === null
+        ? 'tell the device to forget the page before it is freed'
+        : this.#state.missing(
+            `${hardware.invalidationHints.table}, or ${hardware.invalidationHints.context} for a page of structures`,
+            'before the page is freed',
+          );
+    this.#log.report(hex(pfn), {
+      kind: 'use-after-free',
+      what: `the device ${write ? 'writes to' : 'reads'} page ${at(pfn)}, which has been freed${allocatedText(block)}`,
+      hint,
+      addresses: { page: addressOfPfn(pfn) },
+      freedBy: block.freedBy,
+    });
+  }
+
+  #overwritten(block: FreedBlock, offset: number): void {
+    this.#log.report(`poison ${block.pfn}`, {
+      kind: 'use-after-free',
+      what:
+        `byte ${hex(offset)} of the block at ${at(block.pfn)} was written after the block was freed, by the CPU or by a ` +
+        `DMA${allocatedText(block)}`,
+      hint: 'write to the page before it is freed, or allocate another one',
+      addresses: { page: addressOfPfn(block.pfn), written: addressOfPfn(block.pfn, offset) },
+      freedBy: block.freedBy,
+    });
+  }
+
+  /**
+   * The owner of `bytes` at physical address `pa` gives them back to the system: no mapping may be left. Linux:
+   * `IOMMU_DEBUG_PAGEALLOC`.
+   */
+  dataFreed(pa: bigint, bytes: number): void {
+    const first = pfnOf(pa);
+    const last = pfnOf(pa + BigInt(Math.max(bytes, 1)) - 1n);
+    for (const model of this.#state.models.values()) {
+      const mapping = model.mappings.ofPhysical(first, last);
+      if (mapping === undefined) continue;
+      const pfn = Math.max(first, mapping.paPfn);
+      const iova = addressOfPfn(mapping.startPfn + (pfn - mapping.paPfn));
+      this.#log.report(`data ${model.domain.id} ${pfn}`, {
+        kind: 'misuse',
+        what: `data page ${at(pfn)} is freed while it is mapped at iova ${hex(iova)} in domain ${model.domain.id}`,
+        hint: `unmap iova ${hex(iova)} of domain ${model.domain.id} before the page is freed`,
+        addresses: { iova, page: addressOfPfn(pfn) },
+        mappedBy: mapping.mappedBy,
+      });
+    }
+  }
+
+  /** The end: domains that were never freed are leaks, and freed pages are looked at once more. Returns all reports. */
+  finish(): readonly CheckReport[] {
+    this.#quarantine!.inspect();
+    for (const model of this.#state.models.values()) {
+      const { live } = model.mappings;
+      const [first] = live;
+      const mapped =
+        first === undefined ? '' : `, with ${live.length} run(s) of pages mapped, the first at ${at(first.startPfn)}`;
+      this.#log.report(`domain ${model.domain.id}`, {
+        kind: 'leak',
+        what: `domain ${model.domain.id}, made by operation ${model.createdBy.operation}, was never freed${mapped}`,
+        hint: 'free() the domain',
+        addresses: first === undefined ? {} : { iova: addressOfPfn(first.startPfn), pa: addressOfPfn(first.paPfn) },
+        ...(first === undefined ? {} : { mappedBy: first.mappedBy }),
+      });
+    }
+    return this.reports;
+  }
+
+  /** What was counted. */
+  summary(): CheckSummary {
+    const reports = Object.fromEntries(CHECK_KINDS.map((kind) => [kind, this.#log.count(kind)])) as Record<
+      CheckKind,
+      number
+    >;
+    return {
+      operations: this.#log.operation,
+      reports,
+      total: Object.values(reports).reduce((a, b) => a + b, 0),
+      suppressed: this.#log.suppressed,
+      lazyUses: this.lazyUses,
+    };
+  }
+
+  /** Commands that invalidate, by name: sent, entries dropped, and those of them that were still true. */
+  invalidationTable(): readonly InvalidationRow[] {
+    return this.#invalidations.commandRows;
+  }
+
+  /** Operations that invalidate: what they sent, and how many of them had to send anything. */
+  operationTable(): readonly SyncRow[] {
+    return this.#invalidations.operationRows;
   }
 }
+
+const allocatedText = (block: FreedBlock): string =>
+  block.allocatedBy === undefined
+    ? ''
+    : ` (it was allocated by operation ${block.allocatedBy.operation}, ${block.allocatedBy.what})`;

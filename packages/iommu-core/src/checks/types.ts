@@ -1,15 +1,19 @@
 /** The words that checks, hardware and users share: what a check says, what hardware must tell so that it can be said. */
 
+/** Every {@link CheckKind}. */
+export const CHECK_KINDS = [
+  'use-after-free',
+  'freed-before-flush',
+  'stale-translation',
+  'over-invalidation',
+  'incoherent',
+  'leak',
+  'misuse',
+  'break-before-make',
+] as const;
+
 /** Kinds of {@link CheckReport}. */
-export type CheckKind =
-  | 'use-after-free'
-  | 'freed-before-flush'
-  | 'stale-translation'
-  | 'over-invalidation'
-  | 'incoherent'
-  | 'leak'
-  | 'misuse'
-  | 'break-before-make';
+export type CheckKind = (typeof CHECK_KINDS)[number];
 
 /** Who did something, when, and (with `callSites`) from where. */
 export interface CheckEvent {
@@ -50,6 +54,13 @@ export interface CheckOptions {
   readonly onReport?: (report: CheckReport) => void;
   /** Freed table pages that are kept out of use, poisoned, before the oldest may be used again (default 4096). */
   readonly quarantinePages?: number;
+  /** Reports that are kept; what comes after is counted only (default 1000). */
+  readonly maxReports?: number;
+  /**
+   * What has to be gone when a domain is freed: `'pages'` (default) its table pages, as `free()` unmaps by contract;
+   * `'mappings'`: its mappings as well.
+   */
+  readonly teardown?: 'pages' | 'mappings';
 }
 
 /**

@@ -1,0 +1,400 @@
+/** Watches what is done to a domain: its mappings, what is taken out of its table, and what is wrong with the call itself. */
+import { addressOfPfn, hex, pfnOfWords } from '@iommu-ts/bits';
+import type { GatherRecord, PageTable } from '@iommu-ts/page-table';
+import type { PagingDomain, PagingDomainOps } from '../domain.ts';
+import type { DomainModel } from './domain-model.ts';
+import type { Mapping } from './mappings.ts';
+import { at } from './report-log.ts';
+import { shadow } from './shadow.ts';
+import type { CheckState } from './state.ts';
+import type { TablePages } from './table-pages.ts';
+
+/** Looks at the table before and after each call of the engine that changes it. */
+export interface EngineObserver {
+  before(model: DomainModel, startPfn: number, lastPfn: number): void;
+  after(model: DomainModel): void;
+}
+
+/** Told of invalidations that an operation makes. */
+export interface SyncObserver {
+  begin(operation: string, model: DomainModel | null): void;
+  end(): void;
+}
+
+/** `domain.sync` is private to the class; it is where free lists go back, so the checks look in there. */
+interface WithSync {
+  sync(gather: GatherRecord): void;
+}
+
+export class DomainWatch {
+  readonly #state: CheckState;
+  readonly #tables: TablePages;
+  readonly #syncs: SyncObserver;
+  readonly #engine: EngineObserver | null;
+  readonly #ops = new WeakSet<PagingDomainOps>();
+
+  constructor(state: CheckState, tables: TablePages, syncs: SyncObserver, engine: EngineObserver | null) {
+    this.#state = state;
+    this.#tables = tables;
+    this.#syncs = syncs;
+    this.#engine = engine;
+  }
+
+  watch(model: DomainModel): void {
+    const { domain } = model;
+    this.#watchOps(domain.ops);
+    this.#watchTable(model, domain.table);
+    this.#watchMaps(model, domain);
+    this.#watchUnmaps(model, domain);
+    this.#watchFree(model, domain);
+    shadow(domain as unknown as WithSync, 'sync', (original) => (gather) => {
+      this.#tables.gather(model, gather.freelist);
+      original(gather);
+    });
+  }
+
+  #watchMaps(model: DomainModel, domain: PagingDomain): void {
+    const { log } = this.#state;
+    shadow(domain, 'map', (original) => {
+      const run = (iova: bigint, pa: bigint, size: bigint, prot: number): void => {
+        log.begin(`map(iova ${hexOf(iova)}, pa ${hexOf(pa)}, size ${hexOf(size)}) in domain ${domain.id}`, run);
+        try {
+          original(iova, pa, size, prot);
+        } finally {
+          log.end();
+        }
+      };
+      return run;
+    });
+    shadow(domain, 'mapWords', (original) => {
+      const run: PagingDomain['mapWords'] = (iovaHi, iovaLo, paHi, paLo, size, prot) => {
+        const startPfn = pfnOfWords(iovaHi, iovaLo);
+        const paPfn = pfnOfWords(paHi, paLo);
+        log.begin(`map(iova ${at(startPfn)}, pa ${at(paPfn)}, size ${hexOf(size)}) in domain ${domain.id}`, run);
+        try {
+          const lastPfn = startPfn + Math.ceil(size / 4096) - 1;
+          const there = size > 0 ? model.mappings.overlap(startPfn, lastPfn) : undefined;
+          const errno = original(iovaHi, iovaLo, paHi, paLo, size, prot);
+          if (there !== undefined) this.#mappedTwice(model, startPfn, lastPfn, there, errno);
+          if (domain.mapped > 0) this.#mappedTable(model, startPfn, paPfn, domain.mapped / 4096);
+          return errno;
+        } finally {
+          log.end();
+        }
+      };
+      return run;
+    });
+  }
+
+  #watchUnmaps(model: DomainModel, domain: PagingDomain): void {
+    const { log } = this.#state;
+    shadow(domain, 'unmap', (original) => {
+      const run: PagingDomain['unmap'] = (iova, size, released) => {
+        log.begin(`unmap(iova ${hexOf(iova)}, size ${hexOf(size)}) in domain ${domain.id}`, run);
+        try {
+          return original(iova, size, released);
+        } finally {
+          log.end();
+        }
+      };
+      return run;
+    });
+    shadow(domain, 'unmapWords', (original) => {
+      const run: PagingDomain['unmapWords'] = (iovaHi, iovaLo, size, released) => {
+        log.begin(`unmap(iova ${at(pfnOfWords(iovaHi, iovaLo))}, size ${hexOf(size)}) in domain ${domain.id}`, run);
+        const before = model.pending.length;
+        model.queues = domain.flushQueue !== null;
+        try {
+          return original(iovaHi, iovaLo, size, released);
+        } finally {
+          // In strict mode nothing may wait any more, whether it was invalidated or not.
+          if (!model.queues && model.pending.length > before) model.pending.length = before;
+          model.queues = false;
+          log.end();
+        }
+      };
+      return run;
+    });
+    shadow(domain, 'unmapGather', (original) => {
+      const run: PagingDomain['unmapGather'] = (iova, size, gather) => {
+        log.begin(`unmapGather(iova ${hexOf(iova)}, size ${hexOf(size)}) in domain ${domain.id}`, run);
+        try {
+          return original(iova, size, gather);
+        } finally {
+          log.end();
+        }
+      };
+      return run;
+    });
+    shadow(domain, 'iotlbSync', (original) => {
+      const run = (gather: GatherRecord): void => {
+        log.begin(`iotlbSync() of domain ${domain.id}`, run);
+        try {
+          original(gather);
+        } finally {
+          model.synced(gather);
+          log.end();
+        }
+      };
+      return run;
+    });
+    shadow(domain, 'flush', (original) => {
+      const run = (): void => {
+        log.begin(`flush() of domain ${domain.id}`, run);
+        try {
+          original();
+        } finally {
+          log.end();
+        }
+      };
+      return run;
+    });
+  }
+
+  #watchFree(model: DomainModel, domain: PagingDomain): void {
+    const { log, models } = this.#state;
+    shadow(domain, 'free', (original) => {
+      const run = (): void => {
+        if (model.freed) {
+          original();
+          return;
+        }
+        log.begin(`free() of domain ${domain.id}`, run);
+        try {
+          const { live } = model.mappings;
+          const [first] = live;
+          original();
+          model.freed = true;
+          models.delete(domain);
+          if (log.options.teardown === 'mappings' && first !== undefined) this.#leftMapped(model, first, live.length);
+          this.leaked(model);
+        } finally {
+          log.end();
+        }
+      };
+      return run;
+    });
+  }
+
+  /** Whatever was allocated for a domain that has been freed must be gone. */
+  leaked(model: DomainModel): void {
+    for (const block of this.#tables.blocks.values()) {
+      if (block.owner !== model) continue;
+      this.#state.log.report(hex(block.pfn), {
+        kind: 'leak',
+        what:
+          `${block.table === null ? 'page' : 'table page'} ${at(block.pfn)} (${block.bytes} bytes) of domain ` +
+          `${model.domain.id} is still allocated after the domain was freed; it was allocated by operation ` +
+          `${block.allocatedBy.operation}, ${block.allocatedBy.what}`,
+        hint: `freePages(${hex(block.pfn)}) when the domain is freed`,
+        addresses: { page: addressOfPfn(block.pfn) },
+        freedBy: this.#state.log.event,
+      });
+    }
+  }
+
+  /** Mappings that outlive their domain. */
+  #leftMapped(model: DomainModel, first: Mapping, count: number): void {
+    this.#state.log.report(`mappings ${model.domain.id}`, {
+      kind: 'leak',
+      what: `domain ${model.domain.id} was freed with ${count} run(s) of pages still mapped, the first at ${at(first.startPfn)}`,
+      hint: 'unmap what was mapped before the domain is freed',
+      addresses: {
+        iova: addressOfPfn(first.startPfn),
+        last: addressOfPfn(first.lastPfn, 4095),
+        pa: addressOfPfn(first.paPfn),
+      },
+      mappedBy: first.mappedBy,
+      freedBy: this.#state.log.event,
+    });
+  }
+
+  /** One object may serve many domains: it is watched once. */
+  #watchOps(ops: PagingDomainOps): void {
+    if (this.#ops.has(ops)) return;
+    this.#ops.add(ops);
+    const { log, models } = this.#state;
+    const during = (operation: string, domain: PagingDomain, from: () => void, body: () => void): void => {
+      log.begin(`${operation} of domain ${domain.id}`, from);
+      this.#syncs.begin(operation, models.get(domain) ?? null);
+      try {
+        body();
+      } finally {
+        this.#syncs.end();
+        log.end();
+      }
+    };
+    shadow(ops, 'iotlbSync', (original) => {
+      const run: PagingDomainOps['iotlbSync'] = (domain, gather) => {
+        during('iotlbSync()', domain, run as () => void, () => original(domain, gather));
+        models.get(domain)?.synced(gather);
+      };
+      return run;
+    });
+    shadow(ops, 'flushIotlbAll', (original) => {
+      const run: PagingDomainOps['flushIotlbAll'] = (domain) => {
+        during('flushIotlbAll()', domain, run as () => void, () => original(domain));
+        models.get(domain)?.synced(null);
+      };
+      return run;
+    });
+    if (ops.iotlbSyncMap !== undefined) {
+      shadow(ops as Required<PagingDomainOps>, 'iotlbSyncMap', (original) => {
+        const run: Required<PagingDomainOps>['iotlbSyncMap'] = (domain, startPfn, lastPfn) =>
+          during('iotlbSyncMap()', domain, run as () => void, () => original(domain, startPfn, lastPfn));
+        return run;
+      });
+    }
+  }
+
+  /** The engine's calls: here the model follows what really happened. */
+  #watchTable(model: DomainModel, table: PageTable): void {
+    const state = this.#state;
+    const tables = this.#tables;
+    const engine = this.#engine;
+    const mapped = (
+      iovaHi: number,
+      iovaLo: number,
+      paHi: number,
+      paLo: number,
+      bytes: number,
+      gather: GatherRecord | null,
+      call: () => number,
+    ): number => {
+      const startPfn = pfnOfWords(iovaHi, iovaLo);
+      const lastPfn = startPfn + Math.max(Math.ceil(bytes / 4096), 1) - 1;
+      tables.beginFresh();
+      engine?.before(model, startPfn, lastPfn);
+      const errno = call();
+      tables.findFresh(model, startPfn, lastPfn);
+      if (gather !== null) tables.gather(model, gather.freelist);
+      if (table.mapped > 0) {
+        model.mappings.add({
+          startPfn,
+          lastPfn: startPfn + table.mapped / 4096 - 1,
+          paPfn: pfnOfWords(paHi, paLo),
+          mappedBy: state.log.event,
+        });
+      }
+      engine?.after(model);
+      return errno;
+    };
+    const unmapped = (
+      iovaHi: number,
+      iovaLo: number,
+      bytes: number,
+      gather: GatherRecord,
+      call: () => number,
+    ): number => {
+      const startPfn = pfnOfWords(iovaHi, iovaLo);
+      const lastPfn = startPfn + Math.max(Math.ceil(bytes / 4096), 1) - 1;
+      const hole = model.mappings.firstHole(startPfn, lastPfn);
+      const there = model.mappings.overlap(startPfn, lastPfn);
+      engine?.before(model, startPfn, lastPfn);
+      const done = call();
+      tables.gather(model, gather.freelist);
+      if (done > 0) {
+        const last = startPfn + done / 4096 - 1;
+        model.mappings.remove(startPfn, last, state.log.event);
+        model.pending.push({ startPfn, lastPfn: last, gather: model.queues ? null : gather });
+      }
+      engine?.after(model);
+      if (done !== bytes) this.#unmappedOther(model, startPfn, bytes, done, hole, there);
+      return done;
+    };
+    shadow(
+      table,
+      'map',
+      (original) =>
+        (iovaHi, iovaLo, paHi, paLo, length, prot, gather = null) =>
+          mapped(iovaHi, iovaLo, paHi, paLo, length, gather, () =>
+            original(iovaHi, iovaLo, paHi, paLo, length, prot, gather),
+          ),
+    );
+    shadow(
+      table,
+      'mapPages',
+      (original) =>
+        (iovaHi, iovaLo, paHi, paLo, sizeLg2, count, prot, gather = null) =>
+          mapped(iovaHi, iovaLo, paHi, paLo, count * 2 ** sizeLg2, gather, () =>
+            original(iovaHi, iovaLo, paHi, paLo, sizeLg2, count, prot, gather),
+          ),
+    );
+    shadow(
+      table,
+      'unmap',
+      (original) => (iovaHi, iovaLo, length, gather) =>
+        unmapped(iovaHi, iovaLo, length, gather, () => original(iovaHi, iovaLo, length, gather)),
+    );
+    shadow(
+      table,
+      'unmapPages',
+      (original) => (iovaHi, iovaLo, sizeLg2, count, gather) =>
+        unmapped(iovaHi, iovaLo, count * 2 ** sizeLg2, gather, () => original(iovaHi, iovaLo, sizeLg2, count, gather)),
+    );
+  }
+
+  #mappedTwice(model: DomainModel, startPfn: number, lastPfn: number, there: Mapping, errno: number): void {
+    const first = Math.max(startPfn, there.startPfn);
+    this.#state.log.report(`map ${startPfn}`, {
+      kind: 'misuse',
+      what:
+        `map of iova ${at(startPfn)} … ${at(lastPfn, 4095)} in domain ${model.domain.id} overlaps what is mapped at ` +
+        `${at(first)}${errno === 0 ? '' : ` (refused with errno ${errno})`}`,
+      hint: 'unmap it first, or map elsewhere',
+      addresses: {
+        iova: addressOfPfn(first),
+        mapped: addressOfPfn(there.startPfn),
+        pa: addressOfPfn(there.paPfn + first - there.startPfn),
+      },
+      mappedBy: there.mappedBy,
+    });
+  }
+
+  /** A page of the table allocator as the target of DMA: a device could write itself any mapping. */
+  #mappedTable(model: DomainModel, startPfn: number, paPfn: number, pages: number): void {
+    if (!this.#state.log.wants('misuse')) return;
+    const block = this.#tables.within(paPfn, paPfn + pages - 1);
+    if (block === undefined) return;
+    const offset = Math.max(block.pfn - paPfn, 0);
+    this.#state.log.report(`target ${block.pfn}`, {
+      kind: 'misuse',
+      what:
+        `domain ${model.domain.id} maps iova ${at(startPfn + offset)} to ${at(paPfn + offset)}, which is a page that the ` +
+        `driver keeps its tables or queues in (allocated by operation ${block.allocatedBy.operation}, ${block.allocatedBy.what})`,
+      hint: 'map memory that does not belong to the table allocator',
+      addresses: { iova: addressOfPfn(startPfn + offset), page: addressOfPfn(paPfn + offset) },
+      mappedBy: this.#state.log.event,
+    });
+  }
+
+  #unmappedOther(
+    model: DomainModel,
+    startPfn: number,
+    bytes: number,
+    done: number,
+    hole: number,
+    there: Mapping | undefined,
+  ): void {
+    const gone = hole < 0 ? undefined : model.mappings.lastGone(hole);
+    const range = `unmap of ${hexOf(bytes)} bytes at iova ${at(startPfn)} in domain ${model.domain.id}`;
+    const what =
+      done > bytes
+        ? `${range} ends in the middle of a page: ${hexOf(done)} bytes went`
+        : hole >= 0
+          ? `${range}: nothing is mapped at ${at(hole)}, ${hexOf(done)} bytes went`
+          : `${range} begins or ends in the middle of a page: ${hexOf(done)} bytes went`;
+    this.#state.log.report(`unmap ${startPfn}`, {
+      kind: 'misuse',
+      what,
+      hint: hole >= 0 ? 'unmap what is mapped, once' : 'unmap whole pages, as they were mapped',
+      addresses: { iova: addressOfPfn(startPfn), ...(hole >= 0 ? { hole: addressOfPfn(hole) } : {}) },
+      ...(there === undefined ? {} : { mappedBy: there.mappedBy }),
+      ...(gone === undefined ? {} : { unmappedBy: gone.unmappedBy }),
+    });
+  }
+}
+
+/** Whatever a caller passed, for the name of the operation: the domain itself refuses what is no number. */
+const hexOf = (value: unknown): string =>
+  typeof value === 'bigint' || (typeof value === 'number' && Number.isInteger(value)) ? hex(value) : String(value);

@@ -1,0 +1,198 @@
+/** The pages that the driver holds: who allocated them, which part of which table they are, and whether they may go. */
+import { addressOfPfn, hex } from '@iommu-ts/bits';
+import type { IommuPagesList } from '@iommu-ts/iommu-pages';
+import type { DomainModel } from './domain-model.ts';
+import { at } from './report-log.ts';
+import type { CheckState } from './state.ts';
+import { LAYER } from './types.ts';
+import type { CheckEvent, InvalidationEvent } from './types.ts';
+
+/** A live block of the allocator. */
+export interface Block {
+  readonly pfn: number;
+  readonly bytes: number;
+  readonly allocatedBy: CheckEvent;
+  readonly moment: number;
+  /** Allocated in an operation of the driver (or while it started), and not by somebody else on the same allocator. */
+  readonly ofDriver: boolean;
+  /** The domain it was allocated for. */
+  owner: DomainModel | null;
+  /** For a page table: the IOVAs whose walks go through it, in 4 KiB pages. */
+  table: { readonly startPfn: number; readonly lastPfn: number } | null;
+}
+
+/** A table that was taken out and waits to be freed. */
+interface Gathered {
+  readonly block: Block;
+  readonly model: DomainModel;
+  readonly by: CheckEvent;
+  /** Devices that may still have it in a walk cache. */
+  readonly missing: Set<number>;
+}
+
+/** True when an invalidation is limited to no range. */
+const isWhole = (event: InvalidationEvent): boolean => event.startPfn <= 0 && event.lastPfn >= 2 ** 52 - 1;
+
+export class TablePages {
+  readonly #state: CheckState;
+  readonly blocks = new Map<number, Block>();
+  readonly #gathered = new Map<number, Gathered>();
+  /** Blocks allocated in the present call of the engine or the driver. */
+  #fresh: Block[] = [];
+  /** False until the driver has started. */
+  started = false;
+
+  constructor(state: CheckState) {
+    this.#state = state;
+  }
+
+  allocated(pfn: number, bytes: number): Block {
+    const { log } = this.#state;
+    const block: Block = {
+      pfn,
+      bytes,
+      allocatedBy: log.event,
+      moment: ++this.#state.moment,
+      ofDriver: !this.started || log.depth > 0,
+      owner: null,
+      table: null,
+    };
+    this.blocks.set(pfn, block);
+    this.#fresh.push(block);
+    return block;
+  }
+
+  /** Forgets what was allocated before. */
+  beginFresh(): void {
+    this.#fresh = [];
+  }
+
+  /** What was allocated since {@link beginFresh} belongs to a domain; its top tables are known. */
+  ownFresh(model: DomainModel): void {
+    const { rootPfns } = model.domain.table;
+    for (const block of this.#fresh) {
+      if (this.blocks.get(block.pfn) !== block) continue;
+      block.owner = model;
+      if (rootPfns.includes(block.pfn)) block.table = { startPfn: 0, lastPfn: Infinity };
+    }
+    this.#fresh = [];
+  }
+
+  /** Finds the tables that a map of `startPfn … lastPfn` has made. */
+  findFresh(model: DomainModel, startPfn: number, lastPfn: number): void {
+    if (this.#fresh.length === 0) return;
+    const fresh = new Map<number, Block>();
+    for (const block of this.#fresh) {
+      if (this.blocks.get(block.pfn) !== block) continue;
+      block.owner = model;
+      // Until it is found, it may be on any path.
+      block.table = { startPfn: 0, lastPfn: Infinity };
+      fresh.set(block.pfn, block);
+    }
+    this.#fresh = [];
+    const { table } = model.domain;
+    for (let pfn = startPfn; pfn <= lastPfn && fresh.size > 0;) {
+      const { steps } = table.walk(addressOfPfn(pfn));
+      let next = lastPfn + 1;
+      for (const step of steps) {
+        const pages = 2 ** (table.granuleLg2 + table.bits * (step.level + 1) - 12);
+        const first = Math.floor(pfn / pages) * pages;
+        next = first + pages;
+        const block = fresh.get(Number(step.tablePa >> 12n));
+        if (block === undefined) continue;
+        fresh.delete(block.pfn);
+        if (step.level < table.topLevel) block.table = { startPfn: first, lastPfn: next - 1 };
+      }
+      pfn = next;
+    }
+  }
+
+  /** Looks at a free list: what is new on it has just been taken out of the table. */
+  gather(model: DomainModel, list: IommuPagesList): void {
+    if (list.empty) return;
+    for (const pfn of this.#state.pages.listPages(list)) {
+      const block = this.blocks.get(pfn);
+      if (block === undefined || this.#gathered.has(pfn)) continue;
+      const missing = new Set<number>();
+      for (const [requester, user] of model.users) {
+        if (user.attached || (block.moment < user.leftAt && user.flushedAt < user.leftAt)) missing.add(requester);
+      }
+      this.#gathered.set(pfn, { block, model, by: this.#state.log.event, missing });
+    }
+  }
+
+  /** Tables taken out of `model` that a device may still have cached. */
+  hasGathered(model: DomainModel): boolean {
+    for (const one of this.#gathered.values()) if (one.model === model && one.missing.size > 0) return true;
+    return false;
+  }
+
+  /** An invalidation has taken effect. */
+  invalidated(event: InvalidationEvent): void {
+    const moment = ++this.#state.moment;
+    if ((event.layers & LAYER.TABLE) === 0) return;
+    for (const { block, model, missing } of this.#gathered.values()) {
+      if (missing.size === 0 || (event.domain >= 0 && event.domain !== model.domain.id)) continue;
+      const span = block.table ?? { startPfn: 0, lastPfn: Infinity };
+      if (event.startPfn > span.lastPfn || event.lastPfn < span.startPfn) continue;
+      if (event.requester < 0) missing.clear();
+      else missing.delete(event.requester);
+    }
+    if (!isWhole(event)) return;
+    for (const model of this.#state.models.values()) {
+      if (event.domain >= 0 && event.domain !== model.domain.id) continue;
+      if (event.requester < 0) for (const user of model.users.values()) user.flushedAt = moment;
+      else {
+        const user = model.users.get(event.requester);
+        if (user !== undefined) user.flushedAt = moment;
+      }
+    }
+  }
+
+  /** A block goes back to the allocator. */
+  freeing(pfn: number): Block | undefined {
+    const block = this.blocks.get(pfn);
+    if (block === undefined) return undefined;
+    const gathered = this.#gathered.get(pfn);
+    if (block.table !== null && block.owner !== null) this.#judge(block, block.owner, gathered);
+    this.#gathered.delete(pfn);
+    this.blocks.delete(pfn);
+    return block;
+  }
+
+  #judge(block: Block, model: DomainModel, gathered: Gathered | undefined): void {
+    const { log, hardware } = this.#state;
+    let requester = -1;
+    if (gathered !== undefined) {
+      for (const one of gathered.missing) requester = one;
+    } else {
+      for (const [one, user] of model.users) {
+        if (user.attached || (block.moment < user.leftAt && user.flushedAt < user.leftAt)) requester = one;
+      }
+    }
+    if (requester < 0) return;
+    const { startPfn, lastPfn } = block.table!;
+    const part = lastPfn === Infinity ? 'all IOVAs' : `iova ${at(startPfn)} … ${at(lastPfn, 4095)}`;
+    log.report(hex(block.pfn), {
+      kind: 'freed-before-flush',
+      what:
+        `table page ${at(block.pfn)} of domain ${model.domain.id} (${part}) was freed before an invalidation that covers it ` +
+        `completed; device ${hex(requester)} may still walk through it`,
+      hint: this.#state.missing(hardware!.invalidationHints.table, `completed before the page is freed`),
+      addresses: {
+        page: addressOfPfn(block.pfn),
+        ...(lastPfn === Infinity ? {} : { iova: addressOfPfn(startPfn), last: addressOfPfn(lastPfn, 4095) }),
+      },
+      ...(gathered === undefined ? {} : { unmappedBy: gathered.by }),
+      freedBy: log.event,
+    });
+  }
+
+  /** The live block of which `startPfn … lastPfn` holds a page. */
+  within(startPfn: number, lastPfn: number): Block | undefined {
+    for (const block of this.blocks.values()) {
+      if (block.pfn <= lastPfn && block.pfn + block.bytes / 4096 > startPfn) return block;
+    }
+    return undefined;
+  }
+}
