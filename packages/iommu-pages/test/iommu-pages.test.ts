@@ -1,16 +1,9 @@
 /** The allocator of I/O page-table pages: the semantics of Linux's iommu-pages, call by call. */
 import { IommuError } from '@iommu-ts/bits';
 import { beforeEach, describe, expect, test } from 'vitest';
-import {
-  ArenaSource,
-  BuddySource,
-  IommuPages,
-  IommuPagesList,
-  NO_PAGE,
-  NUMA_NO_NODE,
-  PhysicalMemory,
-} from '../src/index.ts';
-import type { ArenaEvent } from '../src/index.ts';
+import { ArenaSource, BuddySource, IommuPagesList, NO_PAGE, NUMA_NO_NODE, PhysicalMemory } from '../src/index.ts';
+import type { ArenaEvent, IommuPages } from '../src/index.ts';
+import { makePages } from './make-pages.ts';
 
 const codeOf = (run: () => unknown): string => {
   try {
@@ -30,7 +23,7 @@ beforeEach(() => {
     { base: 0x1_0000_0000n, size: 0x40_0000n, node: 1 },
   ]);
   source = new BuddySource(memory);
-  pages = new IommuPages(memory, source);
+  pages = makePages(memory, source);
 });
 
 describe('alloc', () => {
@@ -83,7 +76,7 @@ describe('alloc', () => {
     const far = pages.allocPagesNodeSz(1, 0x20_0000);
     expect(far < 0x400).toBe(true);
     expect([pages.nrIommuPages(0), pages.nrIommuPages(1)]).toEqual([1 + 512, 2 + 512]);
-    const elsewhere = new IommuPages(memory, source, { localNode: 1 });
+    const elsewhere = makePages(memory, source, { localNode: 1 });
     expect(elsewhere.allocPagesSz(0x1000) >= 0x10_0000).toBe(true);
   });
 
@@ -238,7 +231,7 @@ describe('arena', () => {
     const arena = new ArenaSource(ram, 0x8000_0000n);
     const log: ArenaEvent[] = [];
     arena.onEvent = (event) => log.push(event);
-    const table = new IommuPages(ram, arena);
+    const table = makePages(ram, arena);
     const a = table.allocPagesSz(16);
     const b = table.allocPagesSz(0x4000);
     const c = table.allocPagesSz(0x1000);

@@ -196,7 +196,7 @@ export class MemdescStore implements DescriptorStore {
   /** Sets the words of all frames of a block. */
   #point(pfn: number, order: number, hi: number, lo: number): void {
     const map = this.#map;
-    const frames = 2 ** order;
+    const frames = 1 << order;
     for (let i = 0; i < frames; i++) {
       map.locate(pfn + i * this.#framePages, true);
       map.view[map.index] = lo;

@@ -1,4 +1,4 @@
-import { hiOfPfn, loOfPfn } from '@iommu-ts/bits';
+import { hiOfPfn, loOfPfn, pfnOfWords } from '@iommu-ts/bits';
 import type { PhysicalMemory } from '../physical-memory.ts';
 
 /** A run of 4 KiB page frames, half-open. */
@@ -13,6 +13,9 @@ interface Section extends PfnRange {
   readonly mapEndPfn: number;
 }
 
+/** Sections are cut here, so that an index within one is a small integer. */
+const SECTION_PAGES = 2 ** 28;
+
 /** Whole 4 KiB pages that the descriptors of `range` fill, at `bytes` (a power of two) for each frame of `framePages` pages. */
 export const memmapPages = (range: PfnRange, bytes: number, framePages = 1): number =>
   Math.ceil((Math.ceil((range.endPfn - range.basePfn) / framePages) * bytes) / 4096);
@@ -24,10 +27,9 @@ export const memmapPages = (range: PfnRange, bytes: number, framePages = 1): num
 export class Memmap {
   readonly #memory: PhysicalMemory;
   readonly #sections: Section[] = [];
-  readonly #bytes: number;
-  readonly #words: number;
-  readonly #perPage: number;
-  readonly #framePages: number;
+  readonly #bytesLg2: number;
+  readonly #perPageLg2: number;
+  readonly #frameLg2: number;
   /** The section used last. */
   #section: Section;
   /** Set by {@link locate}: the words that hold a descriptor, and the index of its first. */
@@ -37,7 +39,11 @@ export class Memmap {
   hi = 0;
   lo = 0;
 
-  /** @param places where the array of each range goes: first page, one each; zeroed here. */
+  /**
+   * @param places where the array of each range goes: first page, one each; zeroed here.
+   * @param bytes of a descriptor, a power of two.
+   * @param framePages 4 KiB pages in a CPU page, a power of two.
+   */
   constructor(
     memory: PhysicalMemory,
     ranges: readonly PfnRange[],
@@ -46,15 +52,18 @@ export class Memmap {
     framePages: number,
   ) {
     this.#memory = memory;
-    this.#bytes = bytes;
-    this.#words = bytes / 4;
-    this.#perPage = 4096 / bytes;
-    this.#framePages = framePages;
-    for (const [i, { basePfn, endPfn }] of ranges.entries()) {
-      const mapPfn = places[i]!;
-      const pages = memmapPages({ basePfn, endPfn }, bytes, framePages);
-      this.#sections.push({ basePfn, endPfn, mapPfn, mapEndPfn: mapPfn + pages });
-      memory.zeroPages(mapPfn, pages * 4096);
+    this.#bytesLg2 = 31 - Math.clz32(bytes);
+    this.#perPageLg2 = 12 - this.#bytesLg2;
+    this.#frameLg2 = 31 - Math.clz32(framePages);
+    for (const [i, range] of ranges.entries()) {
+      let mapPfn = places[i]!;
+      for (let basePfn = range.basePfn; basePfn < range.endPfn; basePfn += SECTION_PAGES) {
+        const endPfn = Math.min(range.endPfn, basePfn + SECTION_PAGES);
+        const pages = memmapPages({ basePfn, endPfn }, bytes, framePages);
+        this.#sections.push({ basePfn, endPfn, mapPfn, mapEndPfn: mapPfn + pages });
+        memory.zeroPages(mapPfn, pages * 4096);
+        mapPfn += pages;
+      }
     }
     this.#section = this.#sections[0] ?? { basePfn: 0, endPfn: 0, mapPfn: 0, mapEndPfn: 0 };
   }
@@ -64,11 +73,6 @@ export class Memmap {
     return this.#sections.reduce((sum, s) => sum + (s.mapEndPfn - s.mapPfn) * 4096, 0);
   }
 
-  /** Where the array lies, in page frames. */
-  get pages(): PfnRange[] {
-    return this.#sections.map((s) => ({ basePfn: s.mapPfn, endPfn: s.mapEndPfn }));
-  }
-
   /** True when `pfn` begins a frame that has a descriptor; {@link view} and {@link index} are set then. */
   locate(pfn: number, forWrite: boolean): boolean {
     let section = this.#section;
@@ -76,14 +80,14 @@ export class Memmap {
       if (!this.#enter(pfn)) return false;
       section = this.#section;
     }
-    const frame = (pfn - section.basePfn) / this.#framePages;
-    const page = Math.floor(frame / this.#perPage);
-    const slot = frame - page * this.#perPage;
-    if (slot !== Math.floor(slot)) return false;
+    const offset = pfn - section.basePfn;
+    const page = offset | 0;
+    const frame = page >>> this.#frameLg2;
+    if (page !== offset || frame << this.#frameLg2 !== page) return false;
     const memory = this.#memory;
-    memory.locate(section.mapPfn + page, forWrite);
+    memory.locate(section.mapPfn + (frame >>> this.#perPageLg2), forWrite);
     this.view = memory.view;
-    this.index = memory.index + slot * this.#words;
+    this.index = memory.index + (((frame << this.#bytesLg2) & 0xfff) >>> 2);
     return true;
   }
 
@@ -94,15 +98,15 @@ export class Memmap {
       this.#enter(pfn);
       section = this.#section;
     }
-    const frame = (pfn - section.basePfn) / this.#framePages;
-    const page = Math.floor(frame / this.#perPage);
-    this.hi = hiOfPfn(section.mapPfn + page) | 0;
-    this.lo = loOfPfn(section.mapPfn + page) | ((frame - page * this.#perPage) * this.#bytes);
+    const frame = (pfn - section.basePfn) >>> this.#frameLg2;
+    const mapPfn = section.mapPfn + (frame >>> this.#perPageLg2);
+    this.hi = hiOfPfn(mapPfn) | 0;
+    this.lo = loOfPfn(mapPfn) | ((frame << this.#bytesLg2) & 0xfff);
   }
 
   /** First page of the frame whose descriptor is at `hi:lo` (an address that {@link address} gave). */
   pfnAt(hi: number, lo: number): number {
-    const mapPfn = (hi >>> 0) * 0x10_0000 + (lo >>> 12);
+    const mapPfn = pfnOfWords(hi, lo);
     let section = this.#section;
     if (!(mapPfn >= section.mapPfn && mapPfn < section.mapEndPfn)) {
       for (let i = 0; i < this.#sections.length; i++) {
@@ -110,8 +114,8 @@ export class Memmap {
         if (mapPfn >= section.mapPfn && mapPfn < section.mapEndPfn) break;
       }
     }
-    const frame = (mapPfn - section.mapPfn) * this.#perPage + (lo & 0xfff) / this.#bytes;
-    return section.basePfn + frame * this.#framePages;
+    const frame = ((mapPfn - section.mapPfn) << this.#perPageLg2) + ((lo & 0xfff) >>> this.#bytesLg2);
+    return section.basePfn + (frame << this.#frameLg2);
   }
 
   /** Makes the section of `pfn` the one used last. */

@@ -4,17 +4,26 @@ import type { Memmap } from './memmap.ts';
 import { DESC, NO_DESC } from './store.ts';
 import type { DescriptorStore, DescriptorUsage } from './store.ts';
 
-const FIELDS = IOPTDESC_OVERLAY.fields;
-const FLAGS = wordOf(FIELDS.__page_flags);
+const {
+  __page_flags: flagsField,
+  iopt_freelist_elm: linksField,
+  __page_mapping: mappingField,
+  __index: indexField,
+  _private: privateField,
+  __page_type: typeField,
+  __page_refcount: refcountField,
+  memcg_data: memcgField,
+} = IOPTDESC_OVERLAY.fields;
+const FLAGS = wordOf(flagsField);
 const FLAGS_HI = FLAGS + 1;
-const LINKS = wordOf(FIELDS.iopt_freelist_elm);
+const LINKS = wordOf(linksField);
 const PREV = LINKS + 2;
-const MAPPING = wordOf(FIELDS.__page_mapping);
-const INDEX = wordOf(FIELDS.__index);
-const PRIVATE = wordOf(FIELDS._private);
-const TYPE = wordOf(FIELDS.__page_type);
-const REFCOUNT = wordOf(FIELDS.__page_refcount);
-const MEMCG = wordOf(FIELDS.memcg_data);
+const MAPPING = wordOf(mappingField);
+const INDEX = wordOf(indexField);
+const PRIVATE = wordOf(privateField);
+const TYPE = wordOf(typeField);
+const REFCOUNT = wordOf(refcountField);
+const MEMCG = wordOf(memcgField);
 
 const HEAD = 2 ** PAGE_FLAGS.PG_head;
 const NODE_SHIFT = PAGE_FLAGS.nodeShift - 32;
@@ -74,7 +83,7 @@ export class OverlayStore implements DescriptorStore {
     map.locate(desc, true);
     const { view, index } = map;
     const compound = (view[index + FLAGS]! & HEAD) !== 0;
-    const frames = compound ? 2 ** this.#order(desc) : 1;
+    const frames = compound ? 1 << this.#order(desc) : 1;
     view[index + FLAGS] = 0;
     unlink(view, index + LINKS);
     view[index + INDEX] = 0;
@@ -184,7 +193,7 @@ export class OverlayStore implements DescriptorStore {
 
   #tails(pfn: number, order: number, node: number): void {
     const map = this.#map;
-    const frames = 2 ** order;
+    const frames = 1 << order;
     map.address(pfn);
     const { hi } = map;
     const lo = map.lo | COMPOUND_TAIL;

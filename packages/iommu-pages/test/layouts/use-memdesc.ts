@@ -1,0 +1,3 @@
+import { useLayout } from '../make-pages.ts';
+
+useLayout('memdesc');
