@@ -5,6 +5,8 @@ import type { CommandSender } from './command-queue.ts';
 
 /** More leaves than this are invalidated with one command for the whole address space. */
 const MAX_PAGE_COMMANDS = 512;
+/** The one size of NAPOT leaves, 64 KiB. */
+const NAPOT_LG2 = 16;
 
 export class RiscvDomainOps implements PagingDomainOps {
   readonly #commands: CommandSender;
@@ -20,7 +22,8 @@ export class RiscvDomainOps implements PagingDomainOps {
   iotlbSync(domain: PagingDomain, gather: GatherRecord): void {
     if (gather.empty && gather.tableLevels === 0) return;
     const commands = this.#commands;
-    const stride = gather.pgsizeLg2 === 0 ? 1 : 2 ** (gather.pgsizeLg2 - 12);
+    // A NAPOT leaf may be cached page by page (Privileged specification, Svnapot), so each of its pages has to be named.
+    const stride = gather.pgsizeLg2 <= NAPOT_LG2 ? 1 : 2 ** (gather.pgsizeLg2 - 12);
     // Without AV the command also drops non-leaf entries, which must go before a table is freed.
     if (gather.tableLevels !== 0 || (gather.lastPfn - gather.startPfn) / stride >= MAX_PAGE_COMMANDS) {
       commands.invalidateSpace(domain.id);

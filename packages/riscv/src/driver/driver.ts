@@ -183,7 +183,7 @@ export class RiscvIommuDriver implements IommuDriver {
     }
     const old = this.#attached.get(requester);
     if (old === domain) return;
-    this.#disable(requester);
+    this.#disable(requester, old);
     if (domain.type === 'paging') {
       this.#directory.install(requester, (addressOfPfn(domain.table.rootPfn) >> 12n) | this.#fscMode, domain.id);
       domain.attached();
@@ -194,15 +194,15 @@ export class RiscvIommuDriver implements IommuDriver {
       this.#commands.sync();
     }
     this.#attached.set(requester, domain);
-    this.#left(old);
+    if (old?.type === 'paging') old.detached();
   }
 
   detach(requester: number): void {
     const old = this.#attached.get(requester);
     if (old === undefined) return;
-    this.#disable(requester);
+    this.#disable(requester, old);
     this.#attached.delete(requester);
-    this.#left(old);
+    if (old.type === 'paging') old.detached();
   }
 
   domainOf(requester: number): Domain | null {
@@ -238,18 +238,15 @@ export class RiscvIommuDriver implements IommuDriver {
     this.#released = true;
   }
 
-  /** Makes the device's context invalid and has the hardware forget it. */
-  #disable(requester: number): void {
+  /**
+   * Makes the device's context invalid and has the hardware forget it, with the translations of the PSCID that it named:
+   * specification section "Changing device directory table entry".
+   */
+  #disable(requester: number, old: Domain | undefined): void {
     if (!this.#directory.invalidate(requester)) return;
     this.#commands.invalidateDdt(requester);
+    if (old?.type === 'paging') this.#commands.invalidateSpace(old.id);
     this.#commands.sync();
-  }
-
-  /** A device has left `domain`: with the last one, what is cached of the domain goes. */
-  #left(domain: Domain | undefined): void {
-    if (domain === undefined || domain.type !== 'paging') return;
-    domain.detached();
-    if (domain.attachCount === 0) this.#ops.flushIotlbAll(domain);
   }
 
   #isPlain(domain: PlainDomain): boolean {
