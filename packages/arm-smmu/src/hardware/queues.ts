@@ -1,12 +1,18 @@
-/** The command queue (IHI 0070, 3.5, 4, 7.1): commands are read from memory and carried out in order, at once. */
+/**
+ * The command queue (IHI 0070, 3.5, 4, 7.1): commands are read from memory and carried out in order, at once; those of the
+ * adversarial device, as far as they invalidate, only by the next CMD_SYNC.
+ */
 import { maskLo, maskWord } from '@iommu-ts/bits';
-import type { HardwareStats, Iotlb, RegisterFile } from '@iommu-ts/iommu-core';
+import type { HardwareStats, InvalidationEvent, Iotlb, RegisterFile } from '@iommu-ts/iommu-core';
 import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
 import { CERROR, CMD, CMD_SYNC, SYNC_CS } from '../commands.ts';
 import { CR0, CR2, GERROR, REG } from '../registers.ts';
 import type { Capabilities } from './capabilities.ts';
 import { locateEntry, queueLog2 } from './fault-queue.ts';
 import type { Interrupts } from './interrupts.ts';
+import { GLOBAL, dropLeaves, isInvalidation, scopeOf, tell } from './invalidation.ts';
+import type { Scope } from './invalidation.ts';
+import type { Retained } from './retained.ts';
 import { WORLD } from './tags.ts';
 import type { TagTable } from './tags.ts';
 
@@ -16,8 +22,6 @@ const E2H = maskLo(CR2.E2H);
 const COMMAND_BYTES = 16;
 const SSEC = 1 << 10;
 const LAST_PFN = 2 ** 52 - 1;
-/** IOTLB `extra`: the entry is global (nG = 0). */
-export const GLOBAL = 1;
 /** MSIAddress[55:2] of CMD_SYNC: words 3 and 2. */
 const MSI_HI = maskWord(CMD_SYNC.MSIAddress, 3);
 const MSI_LO = maskWord(CMD_SYNC.MSIAddress, 2);
@@ -40,11 +44,17 @@ export class CommandQueue {
   readonly #configs: ConfigCache;
   readonly #stats: HardwareStats;
   readonly #tags: TagTable;
+  /** Caches of the adversarial device; null otherwise. */
+  readonly #retained: Retained | null;
   /** Words of the command being carried out. */
   readonly #w = new Int32Array(4);
   #running = false;
   /** An entry was ever filled as global: by-address invalidations must look for those too. */
   globals = false;
+  /** A combined entry was ever filled with a part of its stage 1 leaf: by-address invalidations take all its parts. */
+  fragments = false;
+  /** Told of invalidations that have taken effect. */
+  listener: ((event: InvalidationEvent) => void) | null = null;
 
   constructor(
     registers: RegisterFile,
@@ -55,7 +65,9 @@ export class CommandQueue {
     configs: ConfigCache,
     stats: HardwareStats,
     tags: TagTable,
+    retained: Retained | null,
   ) {
+    this.#retained = retained;
     this.#registers = registers.words;
     this.#memory = memory;
     this.#capabilities = capabilities;
@@ -105,119 +117,184 @@ export class CommandQueue {
     this.#interrupts.error(CMDQ_ERR);
   }
 
+  /** Invalidations accepted, be they read out of the queue or not, that have not taken effect. */
+  get pending(): number {
+    const registers = this.#registers;
+    let pending = this.#retained === null ? 0 : this.#retained.pending;
+    if ((registers[REG.CR0 / 4]! & CMDQEN) === 0) return pending;
+    const log2 = queueLog2(registers, REG.CMDQ_BASE, this.#capabilities.cmdqLog2);
+    const mask = (2 << log2) - 1;
+    const prod = registers[REG.CMDQ_PROD / 4]! & mask;
+    const memory = this.#memory;
+    let cons = registers[REG.CMDQ_CONS / 4]! & mask;
+    for (; cons !== prod; cons = (cons + 1) & mask) {
+      const index = cons & (mask >> 1);
+      if (!locateEntry(memory, registers, REG.CMDQ_BASE, log2, COMMAND_BYTES, index, false)) break;
+      if (isInvalidation(memory.view[memory.index]! & 0xff)) pending++;
+    }
+    return pending;
+  }
+
   /** Carries one command out; false: CERROR_ILL. */
   #execute(): boolean {
+    const opcode = this.#w[0]! & 0xff;
+    if (!this.#legal(opcode)) return false;
+    if (this.#retained !== null) this.#late(this.#retained, opcode);
+    else {
+      this.#carryOut(opcode);
+      if (this.listener !== null && isInvalidation(opcode)) tell(this.#scope(), this.listener);
+    }
+    return true;
+  }
+
+  /** The adversarial device: an invalidation waits for the CMD_SYNC that completes it (4.7.3). */
+  #late(retained: Retained, opcode: number): void {
+    if (isInvalidation(opcode)) retained.accept(this.#scope());
+    else if (opcode === CMD.SYNC) {
+      retained.complete(this.listener);
+      this.#sync();
+    }
+  }
+
+  /** What the command is defined to reach. */
+  #scope(): Scope {
+    const e2h = (this.#registers[REG.CR2 / 4]! & E2H) !== 0;
+    return scopeOf(this.#w, this.first, this.last, this.#capabilities, e2h);
+  }
+
+  /** Is the command one that this SMMU has, with fields that it can have? Fills {@link first} and {@link last}. */
+  #legal(opcode: number): boolean {
     const w = this.#w;
     const capabilities = this.#capabilities;
-    const opcode = w[0]! & 0xff;
+    this.first = 0;
+    this.last = LAST_PFN;
     switch (opcode) {
       case CMD.PREFETCH_CONFIG:
       case CMD.PREFETCH_ADDR:
-        // A hint; what is prefetched could only be staler than what the next transaction reads.
-        return (w[0]! & SSEC) === 0;
       case CMD.CFGI_STE:
       case CMD.CFGI_STE_RANGE:
-        return this.#cfgiSte(opcode === CMD.CFGI_STE_RANGE);
+        return (w[0]! & SSEC) === 0;
       case CMD.CFGI_CD:
       case CMD.CFGI_CD_ALL:
-        return this.#cfgiCd(opcode === CMD.CFGI_CD_ALL);
+        return capabilities.s1 && (w[0]! & SSEC) === 0;
       case CMD.TLBI_NH_ALL:
       case CMD.TLBI_NH_ASID:
+        return capabilities.s1;
       case CMD.TLBI_NH_VA:
       case CMD.TLBI_NH_VAA:
-        return capabilities.s1 && this.#tlbiStage1(opcode, capabilities.s2 ? w[1]! & 0xffff : 0);
+        return capabilities.s1 && this.#range(true);
       case CMD.TLBI_EL2_ALL:
       case CMD.TLBI_EL2_ASID:
+        return capabilities.s1 && capabilities.hyp;
       case CMD.TLBI_EL2_VA:
       case CMD.TLBI_EL2_VAA:
-        return capabilities.s1 && capabilities.hyp && this.#tlbiEl2(opcode);
+        return capabilities.s1 && capabilities.hyp && this.#range(true);
       case CMD.TLBI_S12_VMALL:
+        return capabilities.s2;
       case CMD.TLBI_S2_IPA:
-        return capabilities.s2 && this.#tlbiStage2(opcode, w[1]! & 0xffff);
+        return capabilities.s2 && this.#range(false);
       case CMD.TLBI_NSNH_ALL:
-        this.#stats.invalidations++;
-        if (!capabilities.hyp) this.#iotlb.invalidateAll();
-        else this.#dropWorlds(WORLD.EL1, WORLD.NESTED);
         return true;
       case CMD.SYNC:
-        return this.#sync();
+        return ((w[0]! >>> 12) & 3) <= SYNC_CS.SEV;
       default:
         // Reserved, or of a feature that the identification registers do not show.
         return false;
     }
   }
 
-  #cfgiSte(range: boolean): boolean {
+  /** A legal command takes effect. */
+  #carryOut(opcode: number): void {
     const w = this.#w;
-    if ((w[0]! & SSEC) !== 0) return false;
-    const sid = w[1]! >>> 0;
-    if (!range) {
-      this.#configs.invalidateStreams(sid, sid);
-      return true;
+    const capabilities = this.#capabilities;
+    switch (opcode) {
+      case CMD.CFGI_STE:
+      case CMD.CFGI_STE_RANGE:
+        this.#cfgiSte(opcode === CMD.CFGI_STE_RANGE);
+        break;
+      case CMD.CFGI_CD:
+      case CMD.CFGI_CD_ALL:
+        this.#cfgiCd(opcode === CMD.CFGI_CD_ALL);
+        break;
+      case CMD.TLBI_NH_ALL:
+      case CMD.TLBI_NH_ASID:
+      case CMD.TLBI_NH_VA:
+      case CMD.TLBI_NH_VAA:
+        this.#tlbiStage1(opcode, capabilities.s2 ? w[1]! & 0xffff : 0);
+        break;
+      case CMD.TLBI_EL2_ALL:
+      case CMD.TLBI_EL2_ASID:
+      case CMD.TLBI_EL2_VA:
+      case CMD.TLBI_EL2_VAA:
+        this.#tlbiEl2(opcode);
+        break;
+      case CMD.TLBI_S12_VMALL:
+      case CMD.TLBI_S2_IPA:
+        this.#tlbiStage2(opcode, w[1]! & 0xffff);
+        break;
+      case CMD.TLBI_NSNH_ALL:
+        this.#stats.invalidations++;
+        if (!capabilities.hyp) this.#iotlb.invalidateAll();
+        else this.#dropWorlds(WORLD.EL1, WORLD.NESTED);
+        break;
+      case CMD.SYNC:
+        this.#sync();
+        break;
+      default:
+        // A prefetch: a hint. What is prefetched could only be staler than what the next transaction reads.
+        break;
     }
-    const count = 2 ** ((w[2]! & 0x1f) + 1);
-    const first = sid - (sid % count);
-    this.#configs.invalidateStreams(first, first + count - 1);
-    return true;
   }
 
-  #cfgiCd(all: boolean): boolean {
+  #cfgiSte(range: boolean): void {
     const w = this.#w;
-    if (!this.#capabilities.s1 || (w[0]! & SSEC) !== 0) return false;
+    const sid = w[1]! >>> 0;
+    const count = range ? 2 ** ((w[2]! & 0x1f) + 1) : 1;
+    const first = sid - (sid % count);
+    this.#configs.invalidateStreams(first, first + count - 1);
+  }
+
+  #cfgiCd(all: boolean): void {
+    const w = this.#w;
     const sid = w[1]! >>> 0;
     const leaf = (w[2]! & 1) !== 0;
     // Without Leaf the L1CD goes too, and with it every CD behind it that was found through it.
     if (all || !leaf) this.#configs.invalidateStreams(sid, sid);
     else this.#configs.invalidateSubstream(sid, w[0]! >>> 12);
-    return true;
   }
 
   /** CMD_TLBI_NH_…: stage 1 of EL1, also what is combined with stage 2 (4.4.2). */
-  #tlbiStage1(opcode: number, vmid: number): boolean {
+  #tlbiStage1(opcode: number, vmid: number): void {
     const tags = this.#tags;
     const asid = this.#w[1]! >>> 16;
-    this.first = 0;
-    this.last = LAST_PFN;
     if (opcode === CMD.TLBI_NH_ASID) {
       this.#byAsid(tags.find(WORLD.EL1, vmid, asid));
       this.#byAsid(tags.find(WORLD.NESTED, vmid, asid));
-    } else {
-      if (opcode !== CMD.TLBI_NH_ALL && !this.#range(true)) return false;
-      if (opcode !== CMD.TLBI_NH_VA) this.#dropEl1(vmid, false);
-      else {
-        this.#byRange(tags.find(WORLD.EL1, vmid, asid));
-        this.#byRange(tags.find(WORLD.NESTED, vmid, asid));
-        if (this.globals) this.#dropEl1(vmid, true);
-      }
-    }
+    } else if (this.fragments) dropLeaves(this.#iotlb, tags, this.#scope());
+    else if (opcode === CMD.TLBI_NH_VA) {
+      this.#byRange(tags.find(WORLD.EL1, vmid, asid));
+      this.#byRange(tags.find(WORLD.NESTED, vmid, asid));
+      if (this.globals) this.#dropEl1(vmid, true);
+    } else this.#dropEl1(vmid, false);
     this.#stats.invalidations++;
-    return true;
   }
 
   /** CMD_TLBI_EL2_…: by CR2.E2H with or without ASID (4.4.2.7 …). */
-  #tlbiEl2(opcode: number): boolean {
+  #tlbiEl2(opcode: number): void {
     const e2h = (this.#registers[REG.CR2 / 4]! & E2H) !== 0;
     const asid = this.#w[1]! >>> 16;
     if (opcode === CMD.TLBI_EL2_ALL) this.#dropWorlds(WORLD.EL2, WORLD.EL2_E2H);
     else if (opcode === CMD.TLBI_EL2_ASID) {
       if (e2h) this.#byAsid(this.#tags.find(WORLD.EL2_E2H, 0, asid));
-    } else {
-      if (!this.#range(true)) return false;
-      this.#dropEl2(e2h ? WORLD.EL2_E2H : WORLD.EL2, opcode === CMD.TLBI_EL2_VAA || !e2h ? -1 : asid);
-    }
+    } else this.#dropEl2(e2h ? WORLD.EL2_E2H : WORLD.EL2, opcode === CMD.TLBI_EL2_VAA || !e2h ? -1 : asid);
     this.#stats.invalidations++;
-    return true;
   }
 
   /** CMD_TLBI_S12_VMALL and CMD_TLBI_S2_IPA (4.4.3); the latter leaves combined entries to the stage 1 commands. */
-  #tlbiStage2(opcode: number, vmid: number): boolean {
+  #tlbiStage2(opcode: number, vmid: number): void {
     if (opcode === CMD.TLBI_S12_VMALL) this.#dropVmid(vmid);
-    else {
-      if (!this.#range(false)) return false;
-      this.#byRange(this.#tags.find(WORLD.S2, vmid, 0));
-    }
+    else this.#byRange(this.#tags.find(WORLD.S2, vmid, 0));
     this.#stats.invalidations++;
-    return true;
   }
 
   /** Entries of a tag (-1: none was ever made) in the command's range. */
@@ -295,19 +372,10 @@ export class CommandQueue {
     return true;
   }
 
-  #sync(): boolean {
+  #sync(): void {
     const w = this.#w;
-    switch ((w[0]! >>> 12) & 3) {
-      case SYNC_CS.NONE:
-        return true;
-      case SYNC_CS.IRQ:
-        this.#interrupts.sync(w[3]! & MSI_HI, w[2]! & MSI_LO, w[1]!);
-        return true;
-      case SYNC_CS.SEV:
-        this.#interrupts.wakeUp();
-        return true;
-      default:
-        return false;
-    }
+    const signal = (w[0]! >>> 12) & 3;
+    if (signal === SYNC_CS.IRQ) this.#interrupts.sync(w[3]! & MSI_HI, w[2]! & MSI_LO, w[1]!);
+    else if (signal === SYNC_CS.SEV) this.#interrupts.wakeUp();
   }
 }

@@ -9,6 +9,8 @@ import { EVENT } from '../faults.ts';
 import { CR2, REG, STRTAB_BASE, STRTAB_BASE_CFG } from '../registers.ts';
 import { ADDRESS_SIZES, CD, L1CD, L1STD, STE, STE_CONFIG } from '../structures.ts';
 import type { Capabilities } from './capabilities.ts';
+import { STRUCTURE } from './retained.ts';
+import type { Retained } from './retained.ts';
 import { WORLD } from './tags.ts';
 import type { TagTable } from './tags.ts';
 
@@ -71,6 +73,8 @@ export class StreamConfig {
   pasid = -1;
   kind: number = KIND.ABORT;
   tag = 0;
+  /** Tag of what stage 2 alone translates, where there is a stage 2. */
+  s2Tag = 0;
   /** STE.PRIVCFG and INSTCFG, 0 where incoming attributes are used. */
   privCfg = 0;
   instCfg = 0;
@@ -118,7 +122,8 @@ export const exceeds = (hi: number, bits: number): boolean => (bits === 32 ? hi 
 
 /**
  * Walks the structures. A walk gives an event number, or 0 for success; what the record needs beyond it stands in the
- * `fetch…` fields. Reads memory at every call: caching is the owner's business.
+ * `fetch…` fields. Reads memory at every call (caching is the owner's business), but for what an adversarial device has
+ * retained.
  */
 export class StructureWalker {
   readonly #memory: PhysicalMemory;
@@ -129,6 +134,9 @@ export class StructureWalker {
   readonly #ste = new Int32Array(16);
   readonly #cd = new Int32Array(16);
   readonly #l1 = new Int32Array(2);
+  readonly #retained: Retained | null;
+  /** Tags are only looked up: a probe makes none. */
+  probing = false;
   /** Address of a fetch that aborted. */
   fetchHi = 0;
   fetchLo = 0;
@@ -147,7 +155,9 @@ export class StructureWalker {
     capabilities: Capabilities,
     translateIpa: TranslateIpa,
     tags: TagTable,
+    retained: Retained | null = null,
   ) {
+    this.#retained = retained;
     this.#memory = memory;
     this.#registers = registers;
     this.#capabilities = capabilities;
@@ -167,10 +177,12 @@ export class StructureWalker {
     if (event !== 0) return event;
     // The same bytes mean the same: comparing is several times cheaper than decoding.
     if (known && equal(this.#ste, config.ste)) {
+      this.#keepSte(config);
       if (config.kind === KIND.S1 || config.kind === KIND.NESTED) {
         const cdEvent = this.#fetchCd(config, config.kind === KIND.NESTED);
         if (cdEvent !== 0) return cdEvent;
         config.valid = equal(this.#cd, config.cd);
+        if (config.valid) this.#keepCd(config);
       } else config.valid = true;
       if (config.valid) return 0;
     }
@@ -193,6 +205,8 @@ export class StructureWalker {
     let lo = registers[REG.STRTAB_BASE / 4]! & STRTAB_LO;
     // Shifts, not powers: a power with a variable exponent is a call into the maths library.
     if (sid < 0 || sid > 0xffff_ffff || (log2 < 32 && sid >>> log2 !== 0)) return this.#badStreamId();
+    const retained = this.#retained;
+    if (retained !== null && retained.structure(STRUCTURE.STE, sid, 0, this.#ste)) return 0;
     if (!this.#capabilities.twoLevel || fieldOfWord(cfg, STRTAB_BASE_CFG.FMT) !== 1) {
       return this.#indexed(hi, lo, log2 + 6, sid, 64) && this.#read(this.#ste, 16) ? 0 : EVENT.F_STE_FETCH;
     }
@@ -200,11 +214,15 @@ export class StructureWalker {
     const split = code === 8 || code === 10 ? code : 6;
     const l1Log2 = Math.max(log2 - split, 0);
     const upper = sid >>> split;
-    if (!this.#indexed(hi, lo, Math.max(l1Log2 + 3, 6), upper, 8) || !this.#read(this.#l1, 2)) return EVENT.F_STE_FETCH;
+    if (retained === null || !retained.structure(STRUCTURE.L1STD, upper, 0, this.#l1)) {
+      if (!this.#indexed(hi, lo, Math.max(l1Log2 + 3, 6), upper, 8) || !this.#read(this.#l1, 2))
+        return EVENT.F_STE_FETCH;
+    }
     const span = get(this.#l1, L1STD.Span);
     const lower = sid & ((1 << split) - 1);
     // Reserved and out-of-bounds spans leave the streams invalid (5.1.1).
     if (span === 0 || span > split + 1 || lower >>> (span - 1) !== 0) return this.#badStreamId();
+    if (retained !== null) retained.keep(STRUCTURE.L1STD, upper, 0, split, this.#l1);
     hi = this.#l1[1]! & L2PTR_HI;
     lo = this.#l1[0]! & L2PTR_LO;
     return this.#indexed(hi, lo, 5 + span, lower, 64) && this.#read(this.#ste, 16) ? 0 : EVENT.F_STE_FETCH;
@@ -241,6 +259,7 @@ export class StructureWalker {
     if (get(ste, STE.V) === 0) return EVENT.C_BAD_STE;
     const mode = get(ste, STE.Config);
     if (mode < STE_CONFIG.BYPASS) {
+      this.#keepSte(config);
       config.kind = KIND.ABORT;
       return 0;
     }
@@ -261,6 +280,8 @@ export class StructureWalker {
       if (!s2 && exceeds(ste[1]! & CONTEXT_PTR_HI, capabilities.oas)) return EVENT.C_BAD_STE;
     }
     if (s2 && !this.#stage2(config)) return EVENT.C_BAD_STE;
+    this.#keepSte(config);
+    if (s2) config.s2Tag = this.#tag(WORLD.S2, vmid, 0);
 
     // SubstreamID handling (3.3.2, 7.3.7, 7.3.9).
     if (pasid >= 0 && (cdMax === 0 || pasid >>> cdMax !== 0)) return EVENT.C_BAD_SUBSTREAMID;
@@ -270,7 +291,7 @@ export class StructureWalker {
     config.kind = translateS1 ? (s2 ? KIND.NESTED : KIND.S1) : s2 ? KIND.S2 : KIND.BYPASS;
     config.singlePrivilege = false;
     if (!translateS1) {
-      config.tag = this.#tags.intern(WORLD.S2, vmid, 0);
+      config.tag = this.#tag(WORLD.S2, vmid, 0);
       config.valid = true;
       return 0;
     }
@@ -282,8 +303,23 @@ export class StructureWalker {
     const event = this.#fetchCd(config, s2);
     if (event !== 0) return event;
     if (!this.#stage1(config, world, vmid)) return EVENT.C_BAD_CD;
+    this.#keepCd(config);
     config.valid = true;
     return 0;
+  }
+
+  #tag(world: number, vmid: number, asid: number): number {
+    return this.probing ? this.#tags.find(world, vmid, asid) : this.#tags.intern(world, vmid, asid);
+  }
+
+  #keepSte(config: StreamConfig): void {
+    if (this.#retained !== null) this.#retained.keep(STRUCTURE.STE, config.sid, 0, 0, this.#ste);
+  }
+
+  #keepCd(config: StreamConfig): void {
+    if (this.#retained !== null) {
+      this.#retained.keep(STRUCTURE.CD, config.sid, Math.max(config.pasid, 0), 0, this.#cd);
+    }
   }
 
   /** Stage 2 fields of the STE; false: ILLEGAL. */
@@ -317,6 +353,8 @@ export class StructureWalker {
     const ste = this.#ste;
     const { cdMax, fmt } = config;
     const ssid = Math.max(config.pasid, 0);
+    const retained = this.#retained;
+    if (retained !== null && retained.structure(STRUCTURE.CD, config.sid, ssid, this.#cd)) return 0;
     let hi = ste[1]! & CONTEXT_PTR_HI;
     let lo = ste[0]! & CONTEXT_PTR_LO;
     let index = ssid;
@@ -324,10 +362,13 @@ export class StructureWalker {
     if (fmt !== 0) {
       const leafLg2 = fmt === 1 ? 6 : 10;
       const upper = ssid >>> leafLg2;
-      this.#indexed(hi, lo, Math.max(cdMax - leafLg2 + 3, 6), upper, 8);
-      if (s2 && !this.#throughStage2(config)) return -1;
-      if (!this.#read(this.#l1, 2)) return EVENT.F_CD_FETCH;
-      if (get(this.#l1, L1CD.V) === 0) return EVENT.C_BAD_SUBSTREAMID;
+      if (retained === null || !retained.structure(STRUCTURE.L1CD, config.sid, upper, this.#l1)) {
+        this.#indexed(hi, lo, Math.max(cdMax - leafLg2 + 3, 6), upper, 8);
+        if (s2 && !this.#throughStage2(config)) return -1;
+        if (!this.#read(this.#l1, 2)) return EVENT.F_CD_FETCH;
+        if (get(this.#l1, L1CD.V) === 0) return EVENT.C_BAD_SUBSTREAMID;
+        if (retained !== null) retained.keep(STRUCTURE.L1CD, config.sid, upper, leafLg2, this.#l1);
+      }
       hi = this.#l1[1]! & CD_L2PTR_HI;
       lo = this.#l1[0]! & CD_L2PTR_LO;
       if (!s2 && exceeds(hi, this.#capabilities.oas)) return EVENT.C_BAD_SUBSTREAMID;
@@ -389,7 +430,7 @@ export class StructureWalker {
     config.wxn = get(cd, CD.WXN) === 1;
     config.uwxn = get(cd, CD.UWXN) === 1;
     config.r = get(cd, CD.R) === 1;
-    config.tag = this.#tags.intern(world, vmid, asid);
+    config.tag = this.#tag(world, vmid, asid);
     return true;
   }
 

@@ -1,11 +1,16 @@
 /**
  * The table walks of an SMMUv3: VMSAv8-64 stage 1 (TTB0 and TTB1), stage 2, and both nested (IHI 0070, 3.4; Arm DDI 0487,
  * D8). Bytes are read with masks of the descriptor formats; faults are noted with the fields their record needs.
+ * Table descriptors are read at every walk, but for the adversarial device: there a walk begins where {@link Retained} lets it.
  */
+import { LAYER } from '@iommu-ts/iommu-core';
 import type { HardwareStats } from '@iommu-ts/iommu-core';
 import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
 import { CLASS, EVENT } from '../faults.ts';
 import type { Capabilities } from './capabilities.ts';
+import { DEVICE, extraOf } from './invalidation.ts';
+import { contiguousLg2 } from './retained.ts';
+import type { Retained } from './retained.ts';
 import { exceeds } from './stream-config.ts';
 import type { StreamConfig, TableBase } from './stream-config.ts';
 
@@ -27,6 +32,7 @@ const S2AP_READ = 1 << 6;
 const S2AP_WRITE = 1 << 7;
 const AF = 1 << 10;
 const NG = 1 << 11;
+const CONTIGUOUS_HI = 1 << 20; // bit 52
 const XN_HI = 1 << 22; // UXN or XN, bit 54
 const PXN_HI = 1 << 21; // bit 53
 const APTABLE_NO_UNPRIVILEGED_HI = 1 << 29; // APTable[0], bit 61
@@ -46,6 +52,8 @@ export class TableWalker {
   readonly #memory: PhysicalMemory;
   readonly #stats: HardwareStats;
   readonly #xnx: boolean;
+  /** Caches of the adversarial device; null otherwise. */
+  readonly #retained: Retained | null;
 
   /** After success: the translated address, the size of the translation, its permissions, and whether it is global. */
   outHi = 0;
@@ -53,6 +61,9 @@ export class TableWalker {
   sizeLg2 = 0;
   perm = 0;
   global = false;
+  /** The leaf that the translation is (a part of): log2 of its size, and its level. Of stage 1, where there is one. */
+  leafLg2 = 0;
+  level = 0;
 
   /** After a fault: fields of its record. */
   s2 = false;
@@ -69,12 +80,27 @@ export class TableWalker {
   #s2Lo = 0;
   #s2Lg2 = 0;
   #s2Perm = 0;
+  #s2Level = 0;
   #s2Device = false;
 
-  constructor(memory: PhysicalMemory, capabilities: Capabilities, stats: HardwareStats) {
+  constructor(
+    memory: PhysicalMemory,
+    capabilities: Capabilities,
+    stats: HardwareStats,
+    retained: Retained | null = null,
+  ) {
     this.#memory = memory;
     this.#stats = stats;
     this.#xnx = capabilities.xnx;
+    this.#retained = retained;
+  }
+
+  /** A cached translation forbids the access: notes what the record of that needs. */
+  refuse(s2: boolean, hi: number, lo: number): void {
+    this.walkRead = false;
+    this.s2 = false;
+    this.class = CLASS.IN;
+    if (s2) this.#noteStage2(CLASS.IN, hi, lo);
   }
 
   /**
@@ -99,6 +125,15 @@ export class TableWalker {
     let tableLo = base.baseLo;
     // What the table descriptors took away (APTable, XNTable), as the bits of the high word.
     let limits = 0;
+    const retained = this.#retained;
+    if (retained !== null && retained.findTable(config.tag, base, hi, lo)) {
+      level = 3 - retained.walk.level;
+      shift = base.granuleLg2 + (3 - level) * stride;
+      bits = stride;
+      tableHi = retained.walk.hi;
+      tableLo = retained.walk.lo;
+      limits = retained.walk.extra;
+    }
     for (;;) {
       let atHi = tableHi;
       let atLo = tableLo | (indexOf(hi, lo, shift, bits) << 3);
@@ -124,6 +159,7 @@ export class TableWalker {
         level++;
         shift -= stride;
         bits = stride;
+        if (retained !== null) retained.keepTable(config.tag, base, level, hi, lo, tableHi, tableLo, limits);
         continue;
       }
       // A leaf: a page at level 3, a block where blocks are allowed.
@@ -134,6 +170,9 @@ export class TableWalker {
       if ((this.perm & need) !== need) return EVENT.F_PERMISSION;
       this.global = (dLo & NG) === 0;
       this.#compose(outHi, dLo, hi, lo, shift);
+      this.level = level;
+      if (retained !== null && (dHi & CONTIGUOUS_HI) !== 0) this.sizeLg2 = contiguousLg2(base, level, shift);
+      this.leafLg2 = this.sizeLg2;
       break;
     }
     return nested ? this.#inputThroughStage2(config, need) : 0;
@@ -149,6 +188,8 @@ export class TableWalker {
     this.outHi = this.#s2Hi;
     this.outLo = this.#s2Lo;
     this.sizeLg2 = this.#s2Lg2;
+    this.leafLg2 = this.#s2Lg2;
+    this.level = this.#s2Level;
     this.perm = this.#s2Perm;
     return 0;
   }
@@ -156,7 +197,7 @@ export class TableWalker {
   /** Stage 2 for the fetch of a CD: the address to read is in {@link outHi}, {@link outLo}. @returns 0, or an event number */
   contextDescriptor(config: StreamConfig, hi: number, lo: number): number {
     this.walkRead = false;
-    const event = this.#stage2(config, hi, lo, CLASS.CD, PERM.PR);
+    const event = this.#behindStage1(config, hi, lo, CLASS.CD, PERM.PR);
     this.outHi = this.#s2Hi;
     this.outLo = this.#s2Lo;
     return event;
@@ -164,7 +205,7 @@ export class TableWalker {
 
   /** A stage 1 descriptor lies at an IPA: stage 2 says where (and whether the walk may read there). */
   #walkThroughStage2(config: StreamConfig, hi: number, lo: number): number {
-    const event = this.#stage2(config, hi, lo, CLASS.TT, PERM.PR);
+    const event = this.#behindStage1(config, hi, lo, CLASS.TT, PERM.PR);
     if (event !== 0) {
       this.walkRead = event === EVENT.F_PERMISSION;
       return event;
@@ -179,12 +220,33 @@ export class TableWalker {
 
   /** The output of stage 1 is an IPA: stage 2 behind it, and the smaller of both sizes. */
   #inputThroughStage2(config: StreamConfig, need: number): number {
-    const event = this.#stage2(config, this.outHi, this.outLo, CLASS.IN, need);
+    const event = this.#behindStage1(config, this.outHi, this.outLo, CLASS.IN, need);
     if (event !== 0) return event;
     this.outHi = this.#s2Hi;
     this.outLo = this.#s2Lo;
     this.sizeLg2 = Math.min(this.sizeLg2, this.#s2Lg2);
     this.perm &= this.#s2Perm;
+    return 0;
+  }
+
+  /** Stage 2 of nested translation: the adversarial device keeps its leaves as well, beside the combined entries. */
+  #behindStage1(config: StreamConfig, hi: number, lo: number, cls: number, need: number): number {
+    const retained = this.#retained;
+    if (retained === null) return this.#stage2(config, hi, lo, cls, need);
+    const { iotlb } = retained;
+    if ((retained.layers & LAYER.LEAF) !== 0 && iotlb.peek(config.s2Tag, hi, lo)) {
+      this.#noteStage2(cls, hi, lo);
+      this.#s2Hi = iotlb.outHi;
+      this.#s2Lo = iotlb.outLo;
+      this.#s2Lg2 = iotlb.sizeLg2;
+      this.#s2Perm = iotlb.perm;
+      this.#s2Device = (iotlb.extra & DEVICE) !== 0;
+      return (iotlb.perm & need) === need ? 0 : EVENT.F_PERMISSION;
+    }
+    const event = this.#stage2(config, hi, lo, cls, need);
+    if (event !== 0 || retained.probing) return event;
+    const extra = extraOf(false, this.#s2Device, this.#s2Lg2, this.#s2Level);
+    iotlb.fill(config.s2Tag, hi, lo, this.#s2Lg2, this.#s2Hi, this.#s2Lo, this.#s2Perm, extra);
     return 0;
   }
 
@@ -198,6 +260,14 @@ export class TableWalker {
     let bits = base.startBits;
     let tableHi = base.baseHi;
     let tableLo = base.baseLo;
+    const retained = this.#retained;
+    if (retained !== null && retained.findTable(config.s2Tag, base, hi, lo)) {
+      level = 3 - retained.walk.level;
+      shift = base.granuleLg2 + (3 - level) * stride;
+      bits = stride;
+      tableHi = retained.walk.hi;
+      tableLo = retained.walk.lo;
+    }
     for (;;) {
       const atLo = tableLo | (indexOf(hi, lo, shift, bits) << 3);
       this.#stats.walkReads++;
@@ -213,6 +283,7 @@ export class TableWalker {
         level++;
         shift -= stride;
         bits = stride;
+        if (retained !== null) retained.keepTable(config.s2Tag, base, level, hi, lo, tableHi, tableLo, 0);
         continue;
       }
       if (level === 3 ? (dLo & TABLE_OR_PAGE) === 0 : ((base.blocks >> level) & 1) === 0) return EVENT.F_TRANSLATION;
@@ -221,7 +292,8 @@ export class TableWalker {
       this.#s2Perm = stage2Permissions(dHi, dLo, this.#xnx);
       if ((this.#s2Perm & need) !== need) return EVENT.F_PERMISSION;
       this.#s2Device = (dLo & MEMATTR_DEVICE) === 0;
-      this.#s2Lg2 = shift;
+      this.#s2Level = level;
+      this.#s2Lg2 = retained !== null && (dHi & CONTIGUOUS_HI) !== 0 ? contiguousLg2(base, level, shift) : shift;
       if (shift < 32) {
         const mask = (1 << shift) - 1;
         this.#s2Hi = outHi;

@@ -2,8 +2,8 @@
  * An SMMUv3 behind its registers (Arm IHI 0070, non-secure programming interface): what a device's transaction meets from
  * StreamID to physical address or event record.
  */
-import { IommuError, maskLo } from '@iommu-ts/bits';
-import { ACCESS, Iotlb, RegisterFile, TRANSLATE_OK } from '@iommu-ts/iommu-core';
+import { maskLo } from '@iommu-ts/bits';
+import { ACCESS, Iotlb, LAYER, RegisterFile, TRANSLATE_OK } from '@iommu-ts/iommu-core';
 import type {
   HardwareStats,
   InvalidationEvent,
@@ -19,8 +19,10 @@ import { Capabilities } from './capabilities.ts';
 import type { SmmuIds } from './capabilities.ts';
 import { EventQueue } from './fault-queue.ts';
 import { Interrupts } from './interrupts.ts';
-import { CommandQueue, GLOBAL } from './queues.ts';
+import { extraOf } from './invalidation.ts';
+import { CommandQueue } from './queues.ts';
 import type { ConfigCache } from './queues.ts';
+import { Retained } from './retained.ts';
 import { KIND, StreamConfig, StructureWalker, exceeds } from './stream-config.ts';
 import { TagTable } from './tags.ts';
 import { TableWalker, permOf } from './translate.ts';
@@ -46,6 +48,12 @@ const S2 = 1 << 7;
 const TTRNW = 1 << 12;
 const SSV = 1 << 11;
 
+/** High word of a VA; with TBI the top byte is taken to be a sign extension of bit 55. */
+const withoutTopByte = (config: StreamConfig, hi: number): number => {
+  if ((hi & 0x0080_0000) !== 0) return config.ttb1.topByteIgnored ? hi | ~0x00ff_ffff : hi;
+  return config.ttb0.topByteIgnored ? hi & 0x00ff_ffff : hi;
+};
+
 /** Slots of the configuration cache, direct-mapped. */
 const CONFIG_SLOTS = 256;
 
@@ -53,14 +61,18 @@ const CONFIG_SLOTS = 256;
 export interface SmmuV3Options {
   /** Values of the identification registers. */
   readonly ids: SmmuIds;
-  /** With mode `'none'` configuration structures are not cached either: every transaction reads memory. */
+  /**
+   * With mode `'none'` configuration structures are not cached either: every transaction reads memory. With mode `'retain'`
+   * everything is cached, see {@link Retained}, and commands are carried out when software next reads a register.
+   */
   readonly iotlb?: IotlbOptions;
 }
 
 /**
  * The device. Decoded STEs and CDs are kept in a direct-mapped cache until a CMD_CFGI_… (or a change of SMMUEN) drops
  * them; invalid ones are never kept. Translations are kept in the IOTLB, tagged by regime, VMID and ASID, until a
- * CMD_TLBI_… drops them; intermediate table descriptors are not cached.
+ * CMD_TLBI_… drops them; intermediate table descriptors are not cached. The adversarial device, which keeps more, is
+ * {@link Retained}.
  */
 export class SmmuV3 implements IommuHardware {
   readonly name = 'arm-smmu-v3';
@@ -86,6 +98,10 @@ export class SmmuV3 implements IommuHardware {
   readonly #walker: TableWalker;
   readonly #configs: StreamConfig[];
   readonly #cacheConfigs: boolean;
+  /** Caches of the adversarial device; null otherwise. */
+  readonly #retained: Retained | null;
+  /** For probes. */
+  readonly #scratch = new StreamConfig();
   readonly #oas: number;
   /** Event of the stage 2 walk that a CD fetch needed. */
   #cdEvent = 0;
@@ -96,25 +112,30 @@ export class SmmuV3 implements IommuHardware {
     this.memory = memory;
     this.capabilities = capabilities;
     this.iotlb = new Iotlb(options.iotlb);
+    const retains = this.iotlb.mode === 'retain';
     this.registers = new RegisterFile(REGISTERS, REGISTER_BYTES, {
       onWrite: (offset, size, hi, lo) => this.#onWrite(offset, size, hi, lo),
       afterWrite: (offset) => this.#afterWrite(offset),
+      ...(retains ? { beforeRead: () => this.#commands.run() } : {}),
     });
     this.#words = this.registers.words;
     this.#defineIds(options.ids);
     this.#interrupts = new Interrupts(this.registers, memory, capabilities);
     this.#events = new EventQueue(this.registers, memory, capabilities, this.#interrupts);
-    this.#walker = new TableWalker(memory, capabilities, this.stats);
     const tags = new TagTable();
+    this.#retained = retains ? new Retained(this.iotlb, tags, this.stats) : null;
+    this.#walker = new TableWalker(memory, capabilities, this.stats, this.#retained);
     this.#structures = new StructureWalker(
       memory,
       this.#words,
       capabilities,
       (config, hi, lo) => this.#translateCdAddress(config, hi, lo),
       tags,
+      this.#retained,
     );
     this.#configs = Array.from({ length: CONFIG_SLOTS }, () => new StreamConfig());
-    this.#cacheConfigs = this.iotlb.mode !== 'none';
+    // Retained structures are looked up one by one, and what they mean together is worked out anew.
+    this.#cacheConfigs = this.iotlb.mode !== 'none' && !retains;
     this.#oas = capabilities.oas;
     const configs: ConfigCache = {
       invalidateAll: () => this.#dropConfigs(),
@@ -134,6 +155,7 @@ export class SmmuV3 implements IommuHardware {
       configs,
       this.stats,
       tags,
+      this.#retained,
     );
   }
 
@@ -141,8 +163,15 @@ export class SmmuV3 implements IommuHardware {
   get mmio(): MmioPort {
     return this.registers;
   }
-  onInvalidate: ((event: InvalidationEvent) => void) | null = null;
-  readonly pendingInvalidations: number = 0;
+  get onInvalidate(): ((event: InvalidationEvent) => void) | null {
+    return this.#commands.listener;
+  }
+  set onInvalidate(listener: ((event: InvalidationEvent) => void) | null) {
+    this.#commands.listener = listener;
+  }
+  get pendingInvalidations(): number {
+    return this.#retained === null ? 0 : this.#commands.pending;
+  }
   readonly invalidationHints: InvalidationHints = {
     leaf: 'CMD_TLBI_NH_VA or CMD_TLBI_S2_IPA',
     table: 'CMD_TLBI_… with Leaf=0',
@@ -150,8 +179,10 @@ export class SmmuV3 implements IommuHardware {
     completion: 'CMD_SYNC',
   };
 
-  probe(_requester: number, _pasid: number, _hi: number, _lo: number, _access: number, _layers: number): number {
-    throw new IommuError('EOPNOTSUPP', 'probe is not built for this unit yet');
+  /** What the adversarial device keeps beside the IOTLB: structures and tables; null in the other modes. */
+  get retained(): { readonly structures: number; readonly tables: number } | null {
+    const kept = this.#retained;
+    return kept === null ? null : { structures: kept.structures, tables: kept.walk.size };
   }
 
   get onInterrupt(): ((source: string) => void) | null {
@@ -166,6 +197,16 @@ export class SmmuV3 implements IommuHardware {
     this.iotlb.invalidateAll();
     this.#dropConfigs();
     this.#commands.globals = false;
+    this.#commands.fragments = false;
+    this.#retained?.clear();
+    this.onInvalidate?.({
+      name: 'reset',
+      layers: LAYER.ALL,
+      domain: -1,
+      requester: -1,
+      startPfn: 0,
+      lastPfn: Infinity,
+    });
     const stats = this.stats;
     stats.walks = stats.walkReads = stats.structureReads = stats.commands = stats.invalidations = stats.faults = 0;
   }
@@ -194,19 +235,21 @@ export class SmmuV3 implements IommuHardware {
       return TRANSLATE_OK;
     }
     const inputHi = hi;
-    // With TBI the top byte is taken to be a sign extension of bit 55.
-    if (translatesS1 && (hi & 0x0080_0000) !== 0) {
-      if (config.ttb1.topByteIgnored) hi |= ~0x00ff_ffff;
-    } else if (translatesS1 && config.ttb0.topByteIgnored) hi &= 0x00ff_ffff;
+    if (translatesS1) hi = withoutTopByte(config, hi);
     const need = this.#need(config, access);
     const iotlb = this.iotlb;
-    if (iotlb.lookup(config.tag, hi, lo) && (iotlb.perm & need) === need) {
+    const hit = iotlb.lookup(config.tag, hi, lo);
+    if (hit && (iotlb.perm & need) === need) {
       this.outHi = iotlb.outHi;
       this.outLo = iotlb.outLo;
       return TRANSLATE_OK;
     }
     // A miss, or a cached entry that does not permit the access: the walk gives the translation or the fault.
     const walker = this.#walker;
+    if (hit && this.#refusesHits(config)) {
+      walker.refuse(kind === KIND.S2, hi, lo);
+      return this.#fault(EVENT.F_PERMISSION, config, inputHi, lo, this.#attributesOf(config, access), false);
+    }
     const event =
       kind === KIND.S2
         ? walker.stage2(config, hi, lo, need)
@@ -215,11 +258,91 @@ export class SmmuV3 implements IommuHardware {
       return this.#fault(event, config, inputHi, lo, this.#attributesOf(config, access), false);
     }
     if (walker.global) this.#commands.globals = true;
-    const extra = walker.global ? GLOBAL : 0;
+    if (walker.leafLg2 !== walker.sizeLg2) this.#commands.fragments = true;
+    const extra = extraOf(walker.global, false, walker.leafLg2, walker.level);
     iotlb.fill(config.tag, hi, lo, walker.sizeLg2, walker.outHi, walker.outLo, walker.perm, extra);
     this.outHi = walker.outHi;
     this.outLo = walker.outLo;
     return TRANSLATE_OK;
+  }
+
+  /**
+   * As {@link translate}, from the caches in `layers` alone and without a trace. What it does not do is what `translate` does
+   * beyond the answer: record, fill, count.
+   */
+  probe(requester: number, pasid: number, iovaHi: number, iovaLo: number, access: number, layers: number): number {
+    if ((this.#words[REG.CR0 / 4]! & SMMUEN) === 0) return this.#disabled(iovaHi | 0, iovaLo | 0);
+    const stats = { ...this.stats };
+    const reads = this.#structures.structureReads;
+    const retained = this.#retained;
+    this.#structures.probing = true;
+    if (retained !== null) {
+      retained.probing = true;
+      retained.layers = layers;
+    }
+    try {
+      return this.#probe(requester, pasid, iovaHi | 0, iovaLo | 0, access, layers);
+    } finally {
+      this.#structures.probing = false;
+      this.#structures.structureReads = reads;
+      if (retained !== null) {
+        retained.probing = false;
+        retained.layers = LAYER.ALL;
+      }
+      Object.assign(this.stats, stats);
+    }
+  }
+
+  #probe(requester: number, pasid: number, iovaHi: number, lo: number, access: number, layers: number): number {
+    const structures = this.#structures;
+    let hi = iovaHi;
+    let config = this.#configs[(requester ^ (pasid + 1)) & (CONFIG_SLOTS - 1)]!;
+    const cached = this.#cacheConfigs && config.valid && config.sid === requester && config.pasid === pasid;
+    if (!cached || (layers & LAYER.CONTEXT) === 0) {
+      config = this.#scratch;
+      config.decoded = false;
+      const event = structures.walk(config, requester, pasid);
+      if (event !== 0) return structures.stage2Fault ? this.#cdEvent : event;
+    }
+    const kind = config.kind;
+    if (kind === KIND.ABORT) return ABORT_SILENT;
+    const translatesS1 = kind === KIND.S1 || kind === KIND.NESTED;
+    if (!translatesS1 && exceeds(hi, this.#oas)) return EVENT.F_ADDR_SIZE;
+    if (kind === KIND.BYPASS) {
+      this.outHi = hi;
+      this.outLo = lo;
+      return TRANSLATE_OK;
+    }
+    if (translatesS1) hi = withoutTopByte(config, hi);
+    const need = this.#need(config, access);
+    const { iotlb } = this;
+    if ((layers & LAYER.LEAF) !== 0 && iotlb.peek(config.tag, hi, lo)) {
+      if ((iotlb.perm & need) === need) {
+        this.outHi = iotlb.outHi;
+        this.outLo = iotlb.outLo;
+        return TRANSLATE_OK;
+      }
+      if (this.#refusesHits(config)) return EVENT.F_PERMISSION;
+    }
+    const walker = this.#walker;
+    const event =
+      kind === KIND.S2
+        ? walker.stage2(config, hi, lo, need)
+        : walker.stage1(config, kind === KIND.NESTED, hi, lo, need);
+    if (event !== 0) return event;
+    this.outHi = walker.outHi;
+    this.outLo = walker.outLo;
+    return TRANSLATE_OK;
+  }
+
+  /**
+   * Does a cached entry that forbids the access end in a fault, without a look at the tables? The architecture allows it, the
+   * adversarial device does it; but for combined entries, of which it could not tell whose fault it is, and with E0PD, where
+   * another fault comes first.
+   */
+  #refusesHits(config: StreamConfig): boolean {
+    if (this.#retained === null || config.kind === KIND.NESTED) return false;
+    return config.kind === KIND.S2 || (!config.ttb0.e0pd && !config.ttb1.e0pd);
   }
 
   /** SMMUEN = 0: GBPA decides; an address beyond OAS aborts without an event (3.4). */
@@ -391,7 +514,7 @@ export class SmmuV3 implements IommuHardware {
         const cr0 = this.#words[REG.CR0 / 4]!;
         if (((cr0 ^ this.#words[REG.CR0ACK / 4]!) & SMMUEN) !== 0) this.#dropConfigs();
         this.#words[REG.CR0ACK / 4] = cr0;
-        this.#commands.run();
+        this.#runCommands();
         break;
       }
       case REG.IRQ_CTRL:
@@ -399,10 +522,15 @@ export class SmmuV3 implements IommuHardware {
         break;
       case REG.CMDQ_PROD:
       case REG.GERRORN:
-        this.#commands.run();
+        this.#runCommands();
         break;
       default:
         break;
     }
+  }
+
+  /** The adversarial device leaves commands alone until software reads a register. */
+  #runCommands(): void {
+    if (this.#retained === null) this.#commands.run();
   }
 }
