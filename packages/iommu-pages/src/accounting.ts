@@ -7,9 +7,9 @@ export interface VmStat {
 }
 
 /**
- * `NR_IOMMU_PAGES` and `NR_SECONDARY_PAGETABLE`: CPU pages, not allocations (with 64 KiB pages, one stands for 64 KiB). What is charged to a node and a group when a
- * block is made is taken off the same ones when it is freed. Every page of this allocator counts in both, so one number a
- * node is kept (in Linux KVM's tables count in the second as well).
+ * `NR_IOMMU_PAGES` and `NR_SECONDARY_PAGETABLE`: CPU pages, not allocations (with 64 KiB pages, one stands for 64 KiB).
+ * What is charged to a node and a group when a block is made is taken off the same ones when it is freed. Every page of this
+ * allocator counts in both, so one number a node is kept (in Linux KVM's tables count in the second as well).
  */
 export class Accounting {
   readonly #pageBytes: number;
@@ -52,9 +52,31 @@ export class Accounting {
     return { nr_sec_page_table_pages: pages, nr_iommu_pages: pages };
   }
 
+  /** The lines of that file that count table pages. */
+  vmstatText(node?: number): string {
+    const lines = Object.entries(this.vmstat(node)).map(([name, pages]) => `${name} ${pages}`);
+    return `${lines.join('\n')}\n`;
+  }
+
   /** `SecPageTables` of `/proc/meminfo`, or of a node's, in kB. */
   secPageTablesKb(node?: number): number {
     return this.pages(node) * (this.#pageBytes / 1024);
+  }
+
+  /** The line of `/proc/meminfo`, or of `/sys/devices/system/node/nodeN/meminfo`, that counts table pages. */
+  meminfoText(node?: number): string {
+    const kb = `${this.secPageTablesKb(node)}`.padStart(8);
+    return node === undefined ? `SecPageTables:  ${kb} kB\n` : `Node ${node} SecPageTables:  ${kb} kB\n`;
+  }
+
+  /** Nodes that pages were ever charged to, ascending. */
+  get nodes(): number[] {
+    return this.#node.flatMap((pages, node) => (pages === undefined ? [] : [node]));
+  }
+
+  /** Groups that pages were ever charged to, ascending. */
+  get memcgs(): number[] {
+    return this.#memcg.flatMap((pages, memcg) => (pages === undefined ? [] : [memcg]));
   }
 
   /** `sec_pagetables` of a group's `memory.stat`, in bytes. */

@@ -1,55 +1,30 @@
-import { IommuError, addressOfPfn, hex } from '@iommu-ts/bits';
+import { IommuError, addressOfPfn, hex, pfnOf } from '@iommu-ts/bits';
 import { Accounting } from './accounting.ts';
-import { NO_PAGE, NUMA_NO_NODE } from './gfp.ts';
-import type { BuddyRange } from './buddy.ts';
 import { createDescriptors } from './descriptors/create.ts';
 import { DESC, NO_DESC } from './descriptors/store.ts';
-import type { DescriptorLayout, DescriptorStore, DescriptorUsage } from './descriptors/store.ts';
+import type { DescriptorStore, DescriptorUsage } from './descriptors/store.ts';
+import { GFP, NO_PAGE, NUMA_NO_NODE } from './gfp.ts';
+import { Incoherent } from './incoherent.ts';
+import type { CacheMaintenance } from './incoherent.ts';
+import type { IommuPagesOptions } from './options.ts';
 import type { PageSource } from './page-source.ts';
-import { IommuPagesList } from './pages-list.ts';
+import type { IommuPagesList } from './pages-list.ts';
 import type { PhysicalMemory } from './physical-memory.ts';
-import { SubPages, fillPart } from './sub-page.ts';
+import { GONE, Preserved } from './preserve.ts';
+import type { Handover, PreservedBlock } from './preserve.ts';
+import { SubPageStore, isPart } from './sub-page.ts';
+import type { PartBacking } from './part-map.ts';
+import type { Poison, SubPageUsage } from './sub-page.ts';
+import { Warnings } from './warn.ts';
+import type { PagesWarning } from './warn.ts';
 
 /** Largest single allocation in bytes. */
 const MAX_SIZE = 2 ** 30;
 
-/** What a CPU can do with its cached lines of a block; see {@link IommuPages.cacheMaintenance}. */
-export interface CacheMaintenance {
-  /** Writes bytes `offset … offset + length` of the block that begins at page `pfn` back to memory. */
-  clean(pfn: number, offset: number, length: number): void;
-}
-
-/** Options of {@link IommuPages}. */
-export interface IommuPagesOptions {
-  /** Node used for {@link NUMA_NO_NODE} (default 0). */
-  readonly localNode?: number;
-  /** Size of a CPU page in bytes (default 4096): what sizes round up to, and what the counters count. */
-  readonly cpuPageSize?: 4096 | 16384 | 65536;
-  /**
-   * Sizes of half a CPU page and less, down to 64 bytes, share CPU pages. Default false, as Linux is today: they are rounded
-   * up to one, so that a 4 KiB table under a kernel with 64 KiB pages takes 64 KiB.
-   */
-  readonly subPage?: boolean;
-  /**
-   * Where the descriptors are kept. `'host'` (default): in arrays of the host. `'overlay'`: in emulated memory as Linux does
-   * today, 64 bytes for every page frame of the source's ranges. `'memdesc'`: in emulated memory as is planned, 8 bytes a
-   * page frame and a separate descriptor an allocation.
-   */
-  readonly layout?: DescriptorLayout;
-  /** Memory for the descriptors (default: the end of each range of the source, which then does not hand it out). */
-  readonly descriptorRange?: BuddyRange;
-}
-
-/** A pattern of eight bytes, as int32 words. */
-export interface Poison {
-  readonly hi: number;
-  readonly lo: number;
-}
-
 /**
  * The allocator of I/O page-table pages, with the semantics of Linux's `drivers/iommu/iommu-pages.c` after the series
  * "iommu: Further abstract iommu-pages": size in bytes, rounded up to a power of two and to a page, aligned to its size,
- * zeroed, one `ioptdesc` an allocation, counted per node; free lists are threaded through the descriptors.
+ * zeroed, one `ioptdesc` an allocation, counted per node and control group; free lists are threaded through the descriptors.
  *
  * A block is named by the page frame number of its first byte, in 4 KiB pages whatever the size of a CPU page is; its size
  * is known to the descriptor. With {@link IommuPagesOptions.subPage} a block may be part of a page: the number then has an
@@ -57,52 +32,81 @@ export interface Poison {
  */
 export class IommuPages {
   readonly memory: PhysicalMemory;
+  /** `nr_iommu_pages` and its like, per node and per control group. */
+  readonly counters: Accounting;
+  /** Size of a CPU page in bytes. */
+  readonly cpuPageSize: number;
+  /** Node that {@link NUMA_NO_NODE} stands for (Linux: `numa_mem_id()` of the running CPU). */
+  localNode: number;
+  /** {@link GFP} flags of allocations that name none. */
+  gfp: number;
   #source: PageSource;
+  /** Descriptors of all blocks, and of those that are whole pages: one and the same without `subPage`. */
   readonly #pool: DescriptorStore;
-  readonly #localNode: number;
-  readonly #counters: Accounting;
+  readonly #whole: DescriptorStore;
+  readonly #warnings: Warnings;
+  readonly #incoherent: Incoherent;
+  readonly #preserved: Preserved;
   readonly #pageLg2: number;
-  readonly #pageBytes: number;
   /** Parts of CPU pages, of at most so many bytes (0: none). */
-  readonly #parts: SubPages | null;
+  readonly #parts: SubPageStore | null;
   readonly #partLimit: number;
+  #partGfp = 0;
+  #memcg = 0;
+  #atomicDepth = 0;
+  /** Flags that an allocation is looked at twice for. */
+  #suspect: number = GFP.HIGHMEM;
   #allocations = 0;
+  #failures = 0;
 
+  /** @throws IommuError what a handover, a CPU page size or a layout that does not fit throws. */
   constructor(memory: PhysicalMemory, source: PageSource, options: IommuPagesOptions = {}) {
-    this.memory = memory;
-    this.#source = source;
-    this.#localNode = options.localNode ?? 0;
-    const { cpuPageSize = 4096 } = options;
+    const { cpuPageSize = 4096, subPage = false, layout = 'host', descriptorRange } = options;
     if (cpuPageSize !== 4096 && cpuPageSize !== 16384 && cpuPageSize !== 65536) {
       throw new IommuError('EINVAL', `CPU page size ${hex(cpuPageSize)} is none of 0x1000, 0x4000, 0x10000`);
     }
-    this.#pageBytes = cpuPageSize;
+    this.memory = memory;
+    this.#source = source;
+    this.localNode = options.localNode ?? 0;
+    this.gfp = options.gfp ?? GFP.KERNEL_ACCOUNT;
+    this.cpuPageSize = cpuPageSize;
     this.#pageLg2 = 31 - Math.clz32(cpuPageSize);
-    this.#counters = new Accounting(cpuPageSize);
-    this.#partLimit = options.subPage === true ? cpuPageSize / 2 : 0;
-    this.#parts =
-      options.subPage === true
-        ? new SubPages(
-            {
-              takePage: (node) => this.#takeBlock(node, this.#pageLg2),
-              givePage: (pfn) => this.#freeDesc(this.#pool.find(pfn)),
-              nodeOf: (pfn) => this.#source.nodeOf(pfn),
-              group: 0,
-            },
-            this.#pageLg2,
-          )
-        : null;
-    const { layout = 'host', descriptorRange } = options;
-    this.#pool = createDescriptors(memory, source, {
+    this.counters = new Accounting(cpuPageSize);
+    this.#preserved = new Preserved(options.handover, source, cpuPageSize);
+    const whole = createDescriptors(memory, source, {
       layout,
       framePages: cpuPageSize / 4096,
       ...(descriptorRange === undefined ? {} : { range: descriptorRange }),
     });
+    const backing: PartBacking = {
+      takePage: (node, memcg) => this.#takeBlock(node, this.#pageLg2, this.#partGfp, memcg),
+      givePage: (pfn) => this.#giveBlock(whole.find(pfn)),
+      nodeOf: (pfn) => this.#source.nodeOf(pfn),
+    };
+    this.#whole = whole;
+    this.#parts = subPage ? new SubPageStore(whole, memory, backing, this.#pageLg2) : null;
+    this.#pool = this.#parts ?? whole;
+    this.#partLimit = subPage ? cpuPageSize / 2 : 0;
+    this.#warnings = new Warnings(options.warn, options.onWarn);
+    this.#incoherent = new Incoherent(this.#pool, this.#warnings, options.coherency, options.dma);
   }
 
   /** What the descriptors take of emulated memory; not counted as table pages. */
   get descriptorUsage(): DescriptorUsage {
     return this.#pool.usage();
+  }
+
+  /** Parts of pages now: CPU pages that are split, live parts in them, and their bytes. All 0 without `subPage`. */
+  get subPages(): SubPageUsage {
+    return this.#parts === null ? NO_PARTS : this.#parts.parts;
+  }
+
+  /** What freed parts of pages are filled with; null (default): they keep their bytes. Whole pages are their source's. */
+  get partPoison(): Poison | null {
+    return this.#parts === null ? null : this.#parts.poison;
+  }
+  set partPoison(poison: Poison | null) {
+    if (this.#parts !== null) this.#parts.poison = poison;
   }
 
   /** Where pages come from. */
@@ -115,122 +119,62 @@ export class IommuPages {
     this.#source = wrap(this.#source);
   }
 
-  /**
-   * The data cache between the CPU and a device whose walker does not snoop it; null (default) on a coherent machine.
-   * {@link flushIncoherent} and its like end here.
-   */
-  cacheMaintenance: CacheMaintenance | null = null;
-
-  /** What freed parts of pages are filled with; null (default): they keep their bytes. Whole pages are their source's. */
-  partPoison: Poison | null = null;
-
-  /** Parts of pages now: CPU pages that are split, live parts in them, and their bytes. All 0 without `subPage`. */
-  get subPages(): { readonly pages: number; readonly parts: number; readonly bytes: number } {
-    const parts = this.#parts;
-    return parts === null
-      ? { pages: 0, parts: 0, bytes: 0 }
-      : { pages: parts.pages, parts: parts.parts, bytes: parts.bytes };
+  /** The last warnings (Linux: `WARN_ON`), oldest first; {@link warningCount} has all. */
+  get warnings(): readonly PagesWarning[] {
+    return this.#warnings.list;
+  }
+  get warningCount(): number {
+    return this.#warnings.total;
   }
 
-  /** Size of a CPU page in bytes. */
-  get cpuPageSize(): number {
-    return this.#pageBytes;
-  }
-
-  /** Linux `iommu_pages_flush_incoherent()`: writes back bytes `offset … offset + length` of the block at `pfn`. */
-  flushIncoherent(pfn: number, offset: number, length: number): void {
-    if (this.cacheMaintenance === null) return;
-    const page = Math.floor(pfn);
-    this.cacheMaintenance.clean(page, offset + (pfn - page) * 4096, length);
-  }
+  // ---- Allocate and free -------------------------------------------------------------------------------------------
 
   /**
    * Linux `iommu_alloc_pages_node_sz()`: a zeroed block of at least `size` bytes on (or near) node `nid`.
+   * @param gfp {@link GFP} flags (default {@link gfp}). With `HIGHMEM` the request is refused with a warning.
    * @returns page frame number of the block, or {@link NO_PAGE} when memory is used up.
    * @throws IommuError `EINVAL` when `size` is not a whole number of bytes from 1 to 2^30.
    */
-  allocPagesNodeSz(nid: number, size: number): number {
+  allocPagesNodeSz(nid: number, size: number, gfp: number = this.gfp): number {
     if (!(size >= 1 && size <= MAX_SIZE) || (size | 0) !== size) {
       throw new IommuError('EINVAL', `table size ${size} bytes is not from 1 to 0x40000000`, { size: `${size}` });
     }
-    const node = nid === NUMA_NO_NODE ? this.#localNode : nid;
-    if (size <= this.#partLimit) return this.#allocPart(node, size);
-    const sizeLg2 = size <= this.#pageBytes ? this.#pageLg2 : 32 - Math.clz32(size - 1);
-    const pfn = this.#takeBlock(node, sizeLg2);
-    if (pfn < 0) return NO_PAGE;
-    this.memory.zeroPages(pfn, 2 ** sizeLg2);
+    if ((gfp & this.#suspect) !== 0 && !this.#permitted(size, gfp)) return this.#failed();
+    const wanted = nid === NUMA_NO_NODE ? this.localNode : nid;
+    const memcg = (gfp & GFP.ACCOUNT) === 0 ? 0 : this.#memcg;
+    if (size <= this.#partLimit) return this.#allocPart(wanted, size, gfp, memcg);
+    const sizeLg2 = size <= this.cpuPageSize ? this.#pageLg2 : 32 - Math.clz32(size - 1);
+    const pfn = this.#takeBlock(wanted, sizeLg2, gfp, memcg);
+    if (pfn < 0) return this.#failed();
+    this.memory.zeroPages(pfn, 1 << sizeLg2);
     this.#allocations++;
     return pfn;
-  }
-
-  /** A block of whole pages, counted and with a descriptor, or -1. */
-  #takeBlock(wanted: number, sizeLg2: number): number {
-    const bytes = 2 ** sizeLg2;
-    const pfn = this.#source.alloc(wanted, bytes);
-    if (pfn < 0) return NO_PAGE;
-    const node = this.#source.nodeOf(pfn);
-    if (this.#pool.add(pfn, sizeLg2, node, 0) === NO_DESC) {
-      this.#source.free(pfn, bytes);
-      return NO_PAGE;
-    }
-    this.#counters.charge(node, 0, bytes / this.#pageBytes);
-    return pfn;
-  }
-
-  #allocPart(node: number, size: number): number {
-    const parts = this.#parts!;
-    const part = parts.alloc(node, size);
-    if (part === NO_DESC) return NO_PAGE;
-    const pfn = parts.pfn(part);
-    fillPart(this.memory, pfn, parts.size(part), 0, 0);
-    this.#allocations++;
-    return pfn;
-  }
-
-  #freePart(part: number): void {
-    const parts = this.#parts!;
-    if (this.partPoison !== null) {
-      fillPart(this.memory, parts.pfn(part), parts.size(part), this.partPoison.hi, this.partPoison.lo);
-    }
-    parts.free(part);
-  }
-
-  /** The live part at `pfn` where that lies in a page that is split; {@link NO_DESC} elsewhere. */
-  #partAt(pfn: number): number {
-    const parts = this.#parts!;
-    const part = parts.find(pfn);
-    if (part !== NO_DESC || !parts.owns(pfn)) return part;
-    const address = addressOfPfn(pfn);
-    throw new IommuError('EINVAL', `${hex(address)} is not the first byte of a live allocation: ${parts.misuse(pfn)}`, {
-      address,
-    });
   }
 
   /** Linux `iommu_alloc_pages_sz()`: as {@link allocPagesNodeSz} on no particular node. */
-  allocPagesSz(size: number): number {
-    return this.allocPagesNodeSz(NUMA_NO_NODE, size);
+  allocPagesSz(size: number, gfp: number = this.gfp): number {
+    return this.allocPagesNodeSz(NUMA_NO_NODE, size, gfp);
   }
 
   /**
-   * Linux `iommu_free_pages()`: gives one block back; {@link NO_PAGE} is a no-op.
+   * Linux `iommu_free_pages()`: gives one block back, all of it; {@link NO_PAGE} is a no-op.
    * @throws IommuError `EINVAL` when `pfn` is not the first page of a live block, `EBUSY` when it is on a list.
    */
   freePages(pfn: number): void {
     if (pfn === NO_PAGE) return;
-    if (this.#parts !== null) {
-      const part = this.#partAt(pfn);
-      if (part !== NO_DESC) {
-        if (this.#parts.onList(part)) throw onListError(pfn);
-        this.#freePart(part);
-        return;
-      }
-    }
     const desc = this.#descOf(pfn);
-    if ((this.#pool.flags(desc) & DESC.ON_LIST) !== 0) {
-      throw onListError(pfn);
-    }
-    this.#freeDesc(desc);
+    const flags = this.#pool.flags(desc);
+    if ((flags & DESC.ON_LIST) !== 0) throw onListError(pfn);
+    this.#freeDesc(desc, flags);
   }
+
+  /** Size in bytes of the live block that begins at page `pfn`, 0 when there is none. */
+  sizeOf(pfn: number): number {
+    const desc = this.#pool.find(pfn);
+    return desc === NO_DESC ? 0 : 2 ** this.#pool.sizeLg2(desc);
+  }
+
+  // ---- Lists -------------------------------------------------------------------------------------------------------
 
   /**
    * Linux `iommu_put_pages_list()`: frees every block of `list`, first to last. As in Linux the list must be
@@ -238,19 +182,15 @@ export class IommuPages {
    * @throws IommuError `EINVAL` when it was not: its blocks are not its own any more.
    */
   putPagesList(list: IommuPagesList): void {
-    this.#checkList(list);
-    for (let desc = list.head; desc !== NO_DESC;) {
+    this.#checkList(list, 'putPagesList');
+    const first = list.head;
+    for (let desc = first; desc !== NO_DESC;) {
       const next = this.#pool.next(desc);
-      this.#pool.setFlags(desc, this.#pool.flags(desc) & ~DESC.ON_LIST);
-      this.#freeDesc(desc);
-      desc = next;
+      this.#freeDesc(desc, this.#pool.flags(desc) & ~DESC.ON_LIST);
+      list.head = desc = next; // a warning that is thrown leaves the rest on the list
     }
-    for (let part = list.partHead; part !== NO_DESC;) {
-      const next = this.#parts!.next(part);
-      this.#freePart(part);
-      part = next;
-    }
-    list.stale = true;
+    list.head = first;
+    list.done = 'putPagesList';
   }
 
   /**
@@ -258,20 +198,11 @@ export class IommuPages {
    * @throws IommuError `EINVAL` when `pfn` is no live block or `list` was put or spliced away, `EBUSY` when it is on a list.
    */
   listAdd(list: IommuPagesList, pfn: number): void {
-    this.#checkList(list);
-    if (this.#parts !== null) {
-      const part = this.#partAt(pfn);
-      if (part !== NO_DESC) {
-        if (this.#parts.onList(part))
-          throw new IommuError('EBUSY', `table page ${hex(pfn)} is on a list already`, { pfn });
-        this.#parts.listAdd(list, part);
-        return;
-      }
-    }
+    this.#checkList(list, 'listAdd');
     const desc = this.#descOf(pfn);
-    if ((this.#pool.flags(desc) & DESC.ON_LIST) !== 0)
-      throw new IommuError('EBUSY', `table page ${hex(pfn)} is on a list already`, { pfn });
-    this.#pool.setFlags(desc, this.#pool.flags(desc) | DESC.ON_LIST);
+    const flags = this.#pool.flags(desc);
+    if ((flags & DESC.ON_LIST) !== 0) throw alreadyOnListError(pfn);
+    this.#pool.setFlags(desc, flags | DESC.ON_LIST);
     this.#pool.setNext(desc, NO_DESC);
     if (list.tail === NO_DESC) list.head = desc;
     else this.#pool.setNext(list.tail, desc);
@@ -284,55 +215,280 @@ export class IommuPages {
    * @throws IommuError `EINVAL` when either was put or spliced away, or when they are one list.
    */
   listSplice(from: IommuPagesList, to: IommuPagesList): void {
-    this.#checkList(from);
-    this.#checkList(to);
-    if (from === to) throw new IommuError('EINVAL', 'a list can not be spliced into itself');
+    this.#checkList(from, 'listSplice');
+    this.#checkList(to, 'listSplice');
+    if (from === to) throw new IommuError('EINVAL', `list ${from.name} can not be spliced into itself`);
     if (from.tail !== NO_DESC) {
       this.#pool.setNext(from.tail, to.head);
       if (to.tail === NO_DESC) to.tail = from.tail;
       to.head = from.head;
     }
-    if (from.partTail !== NO_DESC) this.#parts!.listSplice(from, to);
     to.length += from.length;
-    from.stale = true;
+    from.done = 'listSplice';
+    from.into = to;
+  }
+
+  /**
+   * Takes every block off `list` again without freeing it, and re-initialises the list. (A list of tables in use is made
+   * for {@link preserveList} and {@link startIncoherentList}; Linux just forgets it.)
+   */
+  listRelease(list: IommuPagesList): void {
+    this.#checkList(list, 'listRelease');
+    for (let desc = list.head; desc !== NO_DESC;) {
+      const next = this.#pool.next(desc);
+      this.#pool.setFlags(desc, this.#pool.flags(desc) & ~DESC.ON_LIST);
+      desc = next;
+    }
+    list.init();
   }
 
   /** Blocks of `list`, first to last, as page frame numbers. For tests and tools. */
   listPages(list: IommuPagesList): number[] {
     const pages: number[] = [];
     for (let desc = list.head; desc !== NO_DESC; desc = this.#pool.next(desc)) pages.push(this.#pool.pfn(desc));
-    for (let part = list.partHead; part !== NO_DESC; part = this.#parts!.next(part)) pages.push(this.#parts!.pfn(part));
     return pages;
   }
 
-  /** Size in bytes of the live block that begins at page `pfn`, 0 when there is none. */
-  sizeOf(pfn: number): number {
-    if (this.#parts !== null && this.#parts.owns(pfn)) {
-      const part = this.#parts.find(pfn);
-      return part === NO_DESC ? 0 : this.#parts.size(part);
+  // ---- Incoherent walkers ------------------------------------------------------------------------------------------
+
+  /**
+   * The data cache between the CPU and a device whose walker does not snoop it; null (default) on a coherent machine.
+   * {@link flushIncoherent} and its like end here.
+   */
+  get cacheMaintenance(): CacheMaintenance | null {
+    return this.#incoherent.cache;
+  }
+  set cacheMaintenance(cache: CacheMaintenance | null) {
+    this.#incoherent.cache = cache;
+  }
+
+  /**
+   * Linux `iommu_pages_start_incoherent()`: from now on the block is written back by {@link flushIncoherent}; all of it is,
+   * now.
+   * @returns 0; -22 (`EINVAL`) when it is incoherent already (with a warning) or can not be mapped, -95 (`EOPNOTSUPP`)
+   * when its DMA address is not its physical one (with a warning).
+   */
+  startIncoherent(pfn: number): number {
+    return this.#incoherent.start(this.#descOf(pfn));
+  }
+
+  /**
+   * Linux `iommu_pages_start_incoherent_list()`: {@link startIncoherent} for each block; one that is incoherent already is
+   * warned of and passed over. When it fails the caller must call {@link stopIncoherentList}.
+   */
+  startIncoherentList(list: IommuPagesList): number {
+    this.#checkList(list, 'startIncoherentList');
+    return this.#incoherent.startAll(list.head);
+  }
+
+  /** Linux `iommu_pages_flush_incoherent()`: writes back bytes `offset … offset + length` of the block at `pfn`. */
+  flushIncoherent(pfn: number, offset: number, length: number): void {
+    const cache = this.#incoherent.cache;
+    if (cache === null) return;
+    const page = Math.floor(pfn);
+    cache.clean(page, offset + (pfn - page) * 4096, length);
+  }
+
+  /** Linux `iommu_pages_stop_incoherent_list()`: before the list is put. Nothing to do on x86. */
+  stopIncoherentList(list: IommuPagesList): void {
+    this.#checkList(list, 'stopIncoherentList');
+    this.#incoherent.stopAll(list.head);
+  }
+
+  /** Linux `iommu_pages_free_incoherent()`: frees a block that may be incoherent; as {@link freePages} on x86. */
+  freeIncoherent(pfn: number): void {
+    if (pfn === NO_PAGE) return;
+    const desc = this.#descOf(pfn);
+    // A block that can not be freed stays as it is.
+    if ((this.#pool.flags(desc) & DESC.ON_LIST) === 0) this.#incoherent.stop(desc);
+    this.freePages(pfn);
+  }
+
+  /** True between {@link startIncoherent} and the end of it. */
+  isIncoherent(pfn: number): boolean {
+    return (this.#pool.flags(this.#descOf(pfn)) & DESC.INCOHERENT) !== 0;
+  }
+
+  /** DMA mappings that {@link startIncoherent} made and nothing undid. */
+  get dmaMappings(): number {
+    return this.#incoherent.mappings;
+  }
+
+  // ---- Preserved across a kexec ------------------------------------------------------------------------------------
+
+  /**
+   * Proposed Linux `iommu_preserve_page()`: the next kernel is to get this block as it is. It stays live here, and may be
+   * written, until {@link kexec}.
+   * @throws IommuError `EBUSY` when it is preserved already, `EINVAL` when it is no live block, `EOPNOTSUPP` when it is part
+   * of a page: a kernel hands over whole pages.
+   */
+  preserve(pfn: number): void {
+    const desc = this.#wholeDescOf(pfn);
+    const flags = this.#pool.flags(desc);
+    if ((flags & DESC.PRESERVED) !== 0) {
+      throw new IommuError('EBUSY', `table page ${hexPfn(pfn)} is preserved already`, { pfn });
     }
-    const desc = this.#pool.find(pfn);
-    return desc === NO_DESC ? 0 : 2 ** this.#pool.sizeLg2(desc);
+    this.#pool.setFlags(desc, flags | DESC.PRESERVED);
+    this.#preserved.marked.add(pfn);
+  }
+
+  /** Proposed Linux `iommu_unpreserve_page()`. @throws IommuError `EINVAL` when the block is not preserved. */
+  unpreserve(pfn: number): void {
+    const desc = this.#wholeDescOf(pfn);
+    const flags = this.#pool.flags(desc);
+    if ((flags & DESC.PRESERVED) === 0) {
+      throw new IommuError('EINVAL', `table page ${hexPfn(pfn)} is not preserved`, { pfn });
+    }
+    this.#pool.setFlags(desc, flags & ~DESC.PRESERVED);
+    this.#preserved.marked.delete(pfn);
+  }
+
+  /** Proposed Linux `iommu_preserve_pages()`: every block of `list`, or, when one can not be, none. */
+  preserveList(list: IommuPagesList): void {
+    this.#checkList(list, 'preserveList');
+    const pages = this.listPages(list);
+    let done = 0;
+    try {
+      for (; done < pages.length; done++) this.preserve(pages[done]!);
+    } catch (error) {
+      for (const pfn of pages.slice(0, done)) this.unpreserve(pfn);
+      throw error;
+    }
+  }
+
+  /** Proposed Linux `iommu_unpreserve_pages()`: every block of `list` that is preserved. */
+  unpreserveList(list: IommuPagesList): void {
+    this.#checkList(list, 'unpreserveList');
+    for (const pfn of this.listPages(list)) if (this.isPreserved(pfn)) this.unpreserve(pfn);
+  }
+
+  /** True between {@link preserve} and {@link unpreserve}. */
+  isPreserved(pfn: number): boolean {
+    return (this.#pool.flags(this.#wholeDescOf(pfn)) & DESC.PRESERVED) !== 0;
+  }
+
+  /**
+   * The kernel ends: everything is forgotten but the contents of memory and the set of preserved blocks, which the
+   * allocator of the next kernel takes as its option `handover`. Nothing can be allocated or freed here any more.
+   */
+  kexec(): Handover {
+    if (this.#source === GONE) throw new IommuError('EINVAL', 'kexec() was called before on this allocator');
+    const blocks: PreservedBlock[] = [];
+    for (const pfn of [...this.#preserved.marked].sort((a, b) => a - b)) {
+      const desc = this.#descOf(pfn);
+      blocks.push({ pfn, bytes: 2 ** this.#pool.sizeLg2(desc), memcg: this.#pool.memcg(desc) });
+    }
+    this.#source = GONE;
+    return { version: 1, blocks };
+  }
+
+  /** Blocks that the last kernel preserved and that nobody has asked for yet. */
+  get unrestored(): readonly PreservedBlock[] {
+    return this.#preserved.waiting;
+  }
+
+  /**
+   * Proposed Linux `iommu_restore_page()`: adopts a block that the last kernel preserved, with its contents. It is counted on
+   * its node and for the group that it was charged to, coherent (`startIncoherent` is to be called again), and not preserved
+   * for the next kexec.
+   * @param pa physical address of the block, as it stands in a table or register.
+   * @returns its page frame number.
+   * @throws IommuError `EINVAL` when it was not preserved, was restored before, or is not the beginning of a block.
+   */
+  restore(pa: bigint): number {
+    if ((pa & 0xfffn) !== 0n) throw new IommuError('EINVAL', `address ${hex(pa)} is not that of a page`, { pa });
+    if (this.#source === GONE) GONE.nodeOf(0);
+    const { pfn, bytes, memcg } = this.#preserved.take(pfnOf(pa));
+    const node = this.#source.nodeOf(pfn);
+    if (this.#pool.add(pfn, Math.log2(bytes), node, memcg) === NO_DESC) {
+      throw new IommuError('ENOMEM', `no memory for the descriptor of page ${hex(pfn)}`, { pfn });
+    }
+    this.counters.charge(node, memcg, bytes / this.cpuPageSize);
+    return pfn;
+  }
+
+  /** Gives what was not restored to the source; from then on it is as any free memory. @returns 4 KiB pages given. */
+  finishRestore(): number {
+    return this.#preserved.finish(this.#source);
+  }
+
+  // ---- Context and counters ----------------------------------------------------------------------------------------
+
+  /**
+   * The memory control group of the running task, charged for allocations with `GFP.ACCOUNT` from now on (0: none). Blocks
+   * stay charged to the group they were made for.
+   * @returns the group before.
+   */
+  setMemcg(memcg: number): number {
+    if (!Number.isInteger(memcg) || memcg < 0 || memcg > 0xffff) {
+      throw new IommuError('EINVAL', `memory control group ${memcg} is not from 0 to 0xffff`);
+    }
+    const before = this.#memcg;
+    this.#memcg = memcg;
+    return before;
+  }
+
+  /** Begins a stretch that must not sleep (a spinlock, an interrupt): allocating with `GFP.KERNEL` is warned of. Nests. */
+  enterAtomic(): void {
+    this.#atomicDepth++;
+    this.#suspect |= GFP.DIRECT_RECLAIM;
+  }
+
+  /** Ends it. @throws IommuError `EINVAL` when none had begun. */
+  leaveAtomic(): void {
+    if (this.#atomicDepth === 0) throw new IommuError('EINVAL', 'leaveAtomic() without enterAtomic()');
+    if (--this.#atomicDepth === 0) this.#suspect &= ~GFP.DIRECT_RECLAIM;
   }
 
   /** `nr_iommu_pages` of one node (default: all), in CPU pages. */
   nrIommuPages(node?: number): number {
-    return this.#counters.pages(node);
+    return this.counters.pages(node);
   }
 
   /** `nr_sec_page_table_pages`, in CPU pages. */
   get nrSecPageTablePages(): number {
-    return this.#counters.pages();
+    return this.counters.pages();
   }
 
   /** Highest value of {@link nrSecPageTablePages} so far. */
   get peakPages(): number {
-    return this.#counters.peak;
+    return this.counters.peak;
   }
 
-  /** Allocations made so far. */
+  /** Allocations made so far, and those that got no memory or were refused. */
   get allocations(): number {
     return this.#allocations;
+  }
+  get failures(): number {
+    return this.#failures;
+  }
+
+  // ---- Inside ------------------------------------------------------------------------------------------------------
+
+  /** A block of whole pages, counted and with a descriptor, not zeroed; or -1. */
+  #takeBlock(wanted: number, sizeLg2: number, gfp: number, memcg: number): number {
+    const bytes = 1 << sizeLg2;
+    const pfn = this.#source.alloc(wanted, bytes);
+    if (pfn < 0) return NO_PAGE;
+    const node = this.#source.nodeOf(pfn);
+    if ((node !== wanted && (gfp & GFP.THISNODE) !== 0) || this.#whole.add(pfn, sizeLg2, node, memcg) === NO_DESC) {
+      this.#source.free(pfn, bytes);
+      return NO_PAGE;
+    }
+    this.counters.charge(node, memcg, bytes / this.cpuPageSize);
+    return pfn;
+  }
+
+  #allocPart(node: number, size: number, gfp: number, memcg: number): number {
+    this.#partGfp = gfp;
+    const pfn = this.#parts!.take(node, memcg, size);
+    if (pfn < 0) return this.#failed();
+    if ((gfp & GFP.THISNODE) !== 0 && this.#source.nodeOf(Math.floor(pfn)) !== node) {
+      this.#pool.remove(this.#pool.find(pfn));
+      return this.#failed();
+    }
+    this.#allocations++;
+    return pfn;
   }
 
   #descOf(pfn: number): number {
@@ -341,26 +497,84 @@ export class IommuPages {
     return desc;
   }
 
-  #noBlock(pfn: number): IommuError {
-    const head = this.#pool.headOf(pfn);
-    const inside = head < 0 ? '' : `: it lies inside the one at page ${hex(head)}`;
-    const details = head < 0 ? { pfn } : { pfn, head };
-    return new IommuError('EINVAL', `page ${hex(pfn)} is not the first page of a live allocation${inside}`, details);
+  #wholeDescOf(pfn: number): number {
+    const desc = this.#descOf(pfn);
+    if (!isPart(desc)) return desc;
+    const address = addressOfPfn(pfn);
+    const text = `the table at ${hex(address)} is part of a page: only whole pages are preserved`;
+    throw new IommuError('EOPNOTSUPP', text, { address });
   }
 
-  #freeDesc(desc: number): void {
-    const pfn = this.#pool.pfn(desc);
-    const bytes = 2 ** this.#pool.sizeLg2(desc);
-    this.#counters.charge(this.#pool.node(desc), 0, -bytes / this.#pageBytes);
+  #noBlock(pfn: number): IommuError {
+    const head = this.#pool.headOf(pfn);
+    const inside = head < 0 ? '' : `: it lies inside the one at page ${hexPfn(head)}`;
+    const text = `page ${hexPfn(pfn)} is not the first page of a live allocation${inside}`;
+    return new IommuError('EINVAL', text, head < 0 ? { pfn: hexPfn(pfn) } : { pfn: hexPfn(pfn), head: hexPfn(head) });
+  }
+
+  #freeDesc(desc: number, flags: number): void {
+    if (flags !== 0) this.#freeingMarked(this.#pool.pfn(desc), flags);
+    if (isPart(desc)) this.#pool.remove(desc);
+    else this.#giveBlock(desc);
+  }
+
+  /** Gives a block of whole pages back and takes it off the counters. */
+  #giveBlock(desc: number): void {
+    const pool = this.#whole;
+    const pfn = pool.pfn(desc);
+    const bytes = 1 << pool.sizeLg2(desc);
+    this.counters.charge(pool.node(desc), pool.memcg(desc), -bytes / this.cpuPageSize);
     this.#pool.remove(desc);
     this.#source.free(pfn, bytes);
   }
 
-  #checkList(list: IommuPagesList): void {
-    if (list.stale)
-      throw new IommuError('EINVAL', 'the list was put or spliced away: init() it before it is used again');
+  #freeingMarked(pfn: number, flags: number): void {
+    if ((flags & DESC.INCOHERENT) !== 0) this.#incoherent.freeing(pfn);
+    if ((flags & DESC.PRESERVED) !== 0) {
+      const text = `table page ${hexPfn(pfn)} is freed while preserved: unpreserve() it first`;
+      this.#warnings.warn('freed-preserved', 'EBUSY', text, pfn);
+      this.#preserved.marked.delete(pfn);
+    }
+  }
+
+  /** Looks at an allocation whose flags are wrong here: false when it is to be refused. */
+  #permitted(size: number, gfp: number): boolean {
+    if ((gfp & GFP.HIGHMEM) !== 0) {
+      const text = `a table of ${hex(size)} bytes was asked for from highmem: the CPU has no address for it`;
+      this.#warnings.warn('highmem', 'EINVAL', text, -1);
+      return false;
+    }
+    const text = `a table of ${hex(size)} bytes was asked for with GFP.KERNEL in atomic context: use GFP.ATOMIC`;
+    this.#warnings.warn('atomic', 'EINVAL', text, -1);
+    return true;
+  }
+
+  #failed(): number {
+    this.#failures++;
+    return NO_PAGE;
+  }
+
+  #checkList(list: IommuPagesList, call: string): void {
+    if (list.done === null) return;
+    const what = list.into === null ? 'put' : `spliced into list ${list.into.name}`;
+    throw new IommuError(
+      'EINVAL',
+      `${call}: list ${list.name} was ${what} by ${list.done}() and not init()ed since; its blocks are not its own any more`,
+      { list: list.name, done: list.done, call },
+    );
   }
 }
 
+const NO_PARTS: SubPageUsage = { pages: 0, parts: 0, bytes: 0 };
+
 const onListError = (pfn: number): IommuError =>
-  new IommuError('EBUSY', `table page ${hex(pfn)} is on a free list: put the list instead`, { pfn });
+  new IommuError('EBUSY', `table page ${hexPfn(pfn)} is on a free list: put the list instead`, { pfn: hexPfn(pfn) });
+
+const alreadyOnListError = (pfn: number): IommuError =>
+  new IommuError('EBUSY', `table page ${hexPfn(pfn)} is on a list already`, { pfn: hexPfn(pfn) });
+
+/** A page frame number in hex; a part of a page has its bytes from the page's first behind it. */
+const hexPfn = (pfn: number): string => {
+  const page = Math.floor(pfn);
+  return page === pfn ? hex(pfn) : `${hex(page)}+${hex(Math.round((pfn - page) * 4096))}`;
+};

@@ -1,4 +1,6 @@
-import { NO_DESC } from './ioptdesc.ts';
+import { NO_DESC } from './descriptors/store.ts';
+
+let serial = 0;
 
 /**
  * Linux `struct iommu_pages_list`: blocks on their way back to the allocator, threaded through their descriptors.
@@ -8,13 +10,28 @@ export class IommuPagesList {
   /** First and last descriptor; the allocator's business. */
   head = NO_DESC;
   tail = NO_DESC;
-  /** The same for blocks that are parts of a page; they are freed after the others. */
-  partHead = NO_DESC;
-  partTail = NO_DESC;
   /** Number of blocks. */
   length = 0;
+  /** The call after which the list must be {@link init}ed, and the list that its blocks went to; null when in order. */
+  done: string | null = null;
+  into: IommuPagesList | null = null;
+  readonly #name: string;
+  readonly #serial = ++serial;
+
+  /** @param name for messages (default: a number). */
+  constructor(name = '') {
+    this.#name = name;
+  }
+
+  /** How messages name it. */
+  get name(): string {
+    return this.#name === '' ? `#${this.#serial}` : `"${this.#name}"`;
+  }
+
   /** True after `putPagesList` or as the source of `listSplice`, until {@link init}. */
-  stale = false;
+  get stale(): boolean {
+    return this.done !== null;
+  }
 
   /** Linux `iommu_pages_list_empty()`. */
   get empty(): boolean {
@@ -25,9 +42,8 @@ export class IommuPagesList {
   init(): void {
     this.head = NO_DESC;
     this.tail = NO_DESC;
-    this.partHead = NO_DESC;
-    this.partTail = NO_DESC;
     this.length = 0;
-    this.stale = false;
+    this.done = null;
+    this.into = null;
   }
 }

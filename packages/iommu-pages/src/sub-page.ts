@@ -1,315 +1,159 @@
 /**
- * Below a CPU page: several tables share one page and its one descriptor.
- *
- * A page that is split is a small buddy system of 64-byte units: a part is a power of two of them, aligned to its size, and
- * parts of different sizes share a page. What the descriptor has to know beyond a whole page's is a map of the units (one
- * byte each: free, live, inside a part, and the part's size) and a link for each unit, because parts of one page may stand
- * on different lists. A link serves the free lists while the part is free and an {@link IommuPagesList} while it is not.
- *
- * Fragmentation: a page goes back when its last part does, so one part that lives long keeps a whole page. The smallest free
- * part that fits is taken first, which fills the pages that are in use before a fresh one is cut; parts are never moved,
- * for hardware holds their addresses. Pages of different nodes or groups are never mixed, so each has at most the parts of
- * one page unused for each size it asks for, beside what its long-lived parts hold.
+ * Descriptors when blocks may be parts of pages: those of whole blocks are the layout's own, a part's is its place in the
+ * map of its page ({@link PartMap}), a flag byte and a link. One page has one descriptor of the layout, however many parts.
+ * Made only for an allocator with `subPage`, so that one without has nothing to ask.
  */
-import { NO_DESC } from './ioptdesc.ts';
-import { PageIndex } from './page-index.ts';
-import type { IommuPagesList } from './pages-list.ts';
+import { NO_DESC } from './descriptors/store.ts';
+import type { DescriptorStore, DescriptorUsage } from './descriptors/store.ts';
+import { NO_PART, PartMap } from './part-map.ts';
+import type { PartBacking } from './part-map.ts';
 import type { PhysicalMemory } from './physical-memory.ts';
 
-/** Smallest part in bytes: what the hardware asks of the smallest table (Arm: start tables are aligned to 64 bytes). */
-export const MIN_PART_BYTES = 64;
-const MIN_PART_LG2 = 6;
-
-/** State of a unit: a free or a live part begins here (with its order), or neither. */
-const INSIDE = 0;
-const FREE = 0x40;
-const LIVE = 0x80;
-const LISTED = 0x20;
-const ORDER = 0x0f;
-
-/** Whole CPU pages for {@link SubPages}; the allocator itself. */
-export interface PartBacking {
-  /** A page on (or near) `node`, counted and with a descriptor, or -1. */
-  takePage(node: number): number;
-  /** Takes it back. */
-  givePage(pfn: number): void;
-  /** The node that page `pfn` lies on. */
-  nodeOf(pfn: number): number;
-  /** The group that a new page is charged to. */
-  readonly group: number;
+/** A pattern of eight bytes, as int32 words. */
+export interface Poison {
+  readonly hi: number;
+  readonly lo: number;
 }
 
-/** Why an address names no live part. */
-export type PartMisuse = 'inside a part' | 'a part that was freed' | 'not on a 64-byte boundary';
+/** Parts of pages, counted. */
+export interface SubPageUsage {
+  /** CPU pages that are split. */
+  readonly pages: number;
+  /** Live parts in them, and their bytes. */
+  readonly parts: number;
+  readonly bytes: number;
+}
 
-/**
- * Parts of CPU pages. A part is named by its page frame number in 4 KiB units with an exact fraction (k/64); inside it is a
- * small number, `page slot × units a page + first unit`. Nothing is allocated on the JavaScript heap but for growth.
- */
-export class SubPages {
-  readonly #backing: PartBacking;
-  /** 4 KiB pages in a CPU page. */
-  readonly #pagePfns: number;
-  readonly #unitsLg2: number;
-  #slots = 4;
-  #used = 0;
-  #freeSlot = NO_DESC;
-  /** By page slot. */
-  #pfn = new Float64Array(this.#slots);
-  #pool = new Int32Array(this.#slots);
-  /** By part: state of the unit, links. */
-  #state: Uint8Array;
-  #next: Int32Array;
-  #prev: Int32Array;
-  readonly #slotOf = new PageIndex();
-  /** Free lists: one a pool and order. A pool is a node and a group. */
-  #heads = new Int32Array(0);
-  readonly #poolNode: number[] = [];
-  readonly #poolGroup: number[] = [];
-  #pages = 0;
-  #live = 0;
-  #liveBytes = 0;
+/** Descriptors of parts are the numbers from here down; whole blocks have the layout's own, which are not negative. */
+const FIRST_PART = -2;
 
-  /** @param pageLg2 size of a CPU page. */
-  constructor(backing: PartBacking, pageLg2: number) {
-    this.#backing = backing;
-    this.#pagePfns = 2 ** (pageLg2 - 12);
-    this.#unitsLg2 = pageLg2 - MIN_PART_LG2;
-    this.#state = new Uint8Array(this.#slots << this.#unitsLg2);
-    this.#next = new Int32Array(this.#slots << this.#unitsLg2);
-    this.#prev = new Int32Array(this.#slots << this.#unitsLg2);
+/** True for the descriptor of a part of a page. */
+export const isPart = (desc: number): boolean => desc <= FIRST_PART;
+
+/** {@link DescriptorStore} over another one, for whole blocks, and a {@link PartMap}. */
+export class SubPageStore implements DescriptorStore {
+  readonly #whole: DescriptorStore;
+  readonly #map: PartMap;
+  readonly #memory: PhysicalMemory;
+  #next = new Int32Array(0);
+  #flags = new Uint8Array(0);
+  /** Whole blocks that have a part behind them on a list: their own link can not name it. */
+  readonly #partBehind = new Map<number, number>();
+  /** What freed parts are filled with. */
+  poison: Poison | null = null;
+
+  constructor(whole: DescriptorStore, memory: PhysicalMemory, backing: PartBacking, pageLg2: number) {
+    this.#whole = whole;
+    this.#memory = memory;
+    this.#map = new PartMap(backing, pageLg2);
   }
 
-  /** Pages that are split now, live parts, and their bytes. */
-  get pages(): number {
-    return this.#pages;
-  }
-  get parts(): number {
-    return this.#live;
-  }
-  get bytes(): number {
-    return this.#liveBytes;
+  /** What is in parts now. */
+  get parts(): SubPageUsage {
+    const { pages, parts, bytes } = this.#map;
+    return { pages, parts, bytes };
   }
 
-  /**
-   * A part of at least `size` bytes, at most half a CPU page, on (or near) `node`; its first bytes are not zeroed.
-   * @returns the part, or {@link NO_DESC} when there is no page.
-   */
-  alloc(node: number, size: number): number {
-    const order = size <= MIN_PART_BYTES ? 0 : 32 - Math.clz32(size - 1) - MIN_PART_LG2;
-    const wanted = this.#poolOf(node, this.#backing.group);
-    let part = this.#takeFree(wanted, order);
-    if (part === NO_DESC) {
-      const pfn = this.#backing.takePage(node);
-      // When there is no page left anywhere, a free part on another node is better than none.
-      if (pfn < 0) part = this.#takeAnywhere(order);
-      else part = this.#takeFrom(this.#addPage(pfn), order);
-      if (part === NO_DESC) return NO_DESC;
+  /** A zeroed part of at least `size` bytes: its page frame number with a fraction, or -1. */
+  take(node: number, memcg: number, size: number): number {
+    const map = this.#map;
+    const part = map.alloc(node, memcg, size);
+    if (part === NO_PART) return -1;
+    if (part >= this.#next.length) this.#grow();
+    this.#flags[part] = 0;
+    const pfn = map.pfn(part);
+    fillPart(this.#memory, pfn, 1 << map.sizeLg2(part), 0, 0);
+    return pfn;
+  }
+
+  add(pfn: number, sizeLg2: number, node: number, memcg: number): number {
+    return this.#whole.add(pfn, sizeLg2, node, memcg);
+  }
+
+  remove(desc: number): void {
+    if (desc > FIRST_PART) {
+      if (this.#partBehind.size !== 0) this.#partBehind.delete(desc);
+      this.#whole.remove(desc);
+      return;
     }
-    this.#state[part] = LIVE | order;
-    this.#live++;
-    this.#liveBytes += MIN_PART_BYTES << order;
-    return part;
+    const part = FIRST_PART - desc;
+    const map = this.#map;
+    const { poison } = this;
+    if (poison !== null) fillPart(this.#memory, map.pfn(part), 1 << map.sizeLg2(part), poison.hi, poison.lo);
+    map.free(part);
   }
 
-  /** Takes a live part back, and its page with it when it was the last. */
-  free(part: number): void {
-    let order = this.#state[part]! & ORDER;
-    this.#live--;
-    this.#liveBytes -= MIN_PART_BYTES << order;
-    const slot = part >>> this.#unitsLg2;
-    const pool = this.#pool[slot]!;
-    const base = slot << this.#unitsLg2;
-    let unit = part - base;
-    this.#state[part] = INSIDE;
-    for (; order < this.#unitsLg2; order++) {
-      const buddy = base + (unit ^ (1 << order));
-      if (this.#state[buddy] !== (FREE | order)) break;
-      this.#unlink(buddy, pool, order);
-      this.#state[buddy] = INSIDE;
-      unit &= ~(1 << order);
-    }
-    if (order < this.#unitsLg2) this.#link(base + unit, pool, order);
-    else this.#removePage(slot);
-  }
-
-  /** The live part that begins at `pfn`; {@link NO_DESC} when none does. */
   find(pfn: number): number {
-    const page = Math.floor(pfn / this.#pagePfns);
-    const slot = this.#slotOf.get(page);
-    if (slot < 0) return NO_DESC;
-    const unit = (pfn - page * this.#pagePfns) * 64;
-    const part = (slot << this.#unitsLg2) + unit;
-    // A fraction finer than a unit is no index of the array.
-    return (this.#state[part] ?? 0) >= LIVE ? part : NO_DESC;
+    const part = this.#map.find(pfn);
+    if (part !== NO_PART) return FIRST_PART - part;
+    // A page that is split is nobody's as a whole.
+    return this.#map.owns(pfn) ? NO_DESC : this.#whole.find(pfn);
   }
 
-  /** True when `pfn` lies in a page that is split. */
-  owns(pfn: number): boolean {
-    return this.#slotOf.get(Math.floor(pfn / this.#pagePfns)) >= 0;
+  headOf(pfn: number): number {
+    if (!this.#map.owns(pfn)) return this.#whole.headOf(pfn);
+    const part = this.#map.partOf(pfn);
+    return part === NO_PART ? -1 : this.#map.pfn(part);
   }
 
-  /** What is wrong with `pfn`, which lies in a split page and names no live part. */
-  misuse(pfn: number): PartMisuse {
-    const page = Math.floor(pfn / this.#pagePfns);
-    const base = this.#slotOf.get(page) << this.#unitsLg2;
-    const unit = (pfn - page * this.#pagePfns) * 64;
-    if (!Number.isInteger(unit)) return 'not on a 64-byte boundary';
-    // The part that holds the unit begins at the nearest unit before it that is not inside of one.
-    for (let at = unit; at >= 0; at--) {
-      const state = this.#state[base + at]!;
-      if (state !== INSIDE) return state >= LIVE ? 'inside a part' : 'a part that was freed';
+  pfn(desc: number): number {
+    return desc > FIRST_PART ? this.#whole.pfn(desc) : this.#map.pfn(FIRST_PART - desc);
+  }
+  sizeLg2(desc: number): number {
+    return desc > FIRST_PART ? this.#whole.sizeLg2(desc) : this.#map.sizeLg2(FIRST_PART - desc);
+  }
+  node(desc: number): number {
+    return desc > FIRST_PART ? this.#whole.node(desc) : this.#map.node(FIRST_PART - desc);
+  }
+  memcg(desc: number): number {
+    return desc > FIRST_PART ? this.#whole.memcg(desc) : this.#map.group(FIRST_PART - desc);
+  }
+
+  next(desc: number): number {
+    if (desc <= FIRST_PART) return this.#next[FIRST_PART - desc]!;
+    if (this.#partBehind.size !== 0) {
+      const part = this.#partBehind.get(desc);
+      if (part !== undefined) return part;
     }
-    return 'a part that was freed';
+    return this.#whole.next(desc);
   }
 
-  /** Name of a part. */
-  pfn(part: number): number {
-    const slot = part >>> this.#unitsLg2;
-    return this.#pfn[slot]! + (part - (slot << this.#unitsLg2)) / 64;
-  }
-
-  /** Size of a live part in bytes. */
-  size(part: number): number {
-    return MIN_PART_BYTES << (this.#state[part]! & ORDER);
-  }
-
-  next(part: number): number {
-    return this.#next[part]!;
-  }
-  onList(part: number): boolean {
-    return (this.#state[part]! & LISTED) !== 0;
-  }
-
-  /** Adds a live part at the tail of the list's parts. */
-  listAdd(list: IommuPagesList, part: number): void {
-    this.#state[part] = this.#state[part]! | LISTED;
-    this.#next[part] = NO_DESC;
-    if (list.partTail === NO_DESC) list.partHead = part;
-    else this.#next[list.partTail] = part;
-    list.partTail = part;
-    list.length++;
-  }
-
-  /** Parts of `from` before the first of `to`; lengths are the caller's. */
-  listSplice(from: IommuPagesList, to: IommuPagesList): void {
-    if (from.partTail === NO_DESC) return;
-    this.#next[from.partTail] = to.partHead;
-    if (to.partTail === NO_DESC) to.partTail = from.partTail;
-    to.partHead = from.partHead;
-  }
-
-  #poolOf(node: number, group: number): number {
-    const count = this.#poolNode.length;
-    for (let i = 0; i < count; i++) if (this.#poolNode[i] === node && this.#poolGroup[i] === group) return i;
-    this.#poolNode.push(node);
-    this.#poolGroup.push(group);
-    const heads = new Int32Array((count + 1) * this.#unitsLg2).fill(NO_DESC);
-    heads.set(this.#heads);
-    this.#heads = heads;
-    return count;
-  }
-
-  /** The smallest free part of the pool that fits, cut down to `order`. */
-  #takeFree(pool: number, order: number): number {
-    for (let have = order; have < this.#unitsLg2; have++) {
-      const part = this.#heads[pool * this.#unitsLg2 + have]!;
-      if (part === NO_DESC) continue;
-      this.#unlink(part, pool, have);
-      this.#cut(part, pool, have, order);
-      return part;
-    }
-    return NO_DESC;
-  }
-
-  #takeAnywhere(order: number): number {
-    let part = NO_DESC;
-    const group = this.#backing.group;
-    for (let pool = 0; pool < this.#poolNode.length && part === NO_DESC; pool++) {
-      if (this.#poolGroup[pool] === group) part = this.#takeFree(pool, order);
-    }
-    return part;
-  }
-
-  /** The first part of a fresh page. */
-  #takeFrom(slot: number, order: number): number {
-    const part = slot << this.#unitsLg2;
-    this.#cut(part, this.#pool[slot]!, this.#unitsLg2, order);
-    return part;
-  }
-
-  /** Cuts the block at `part` from order `have` down to `order`; the upper halves become free. */
-  #cut(part: number, pool: number, have: number, order: number): void {
-    for (let left = have; left > order;) {
-      left--;
-      this.#link(part + (1 << left), pool, left);
+  setNext(desc: number, next: number): void {
+    if (desc <= FIRST_PART) this.#next[FIRST_PART - desc] = next;
+    else if (next <= FIRST_PART) {
+      this.#partBehind.set(desc, next);
+      this.#whole.setNext(desc, NO_DESC);
+    } else {
+      if (this.#partBehind.size !== 0) this.#partBehind.delete(desc);
+      this.#whole.setNext(desc, next);
     }
   }
 
-  #link(part: number, pool: number, order: number): void {
-    const head = pool * this.#unitsLg2 + order;
-    const first = this.#heads[head]!;
-    this.#state[part] = FREE | order;
-    this.#next[part] = first;
-    this.#prev[part] = NO_DESC;
-    if (first !== NO_DESC) this.#prev[first] = part;
-    this.#heads[head] = part;
+  flags(desc: number): number {
+    return desc > FIRST_PART ? this.#whole.flags(desc) : this.#flags[FIRST_PART - desc]!;
   }
 
-  #unlink(part: number, pool: number, order: number): void {
-    const next = this.#next[part]!;
-    const prev = this.#prev[part]!;
-    if (prev === NO_DESC) this.#heads[pool * this.#unitsLg2 + order] = next;
-    else this.#next[prev] = next;
-    if (next !== NO_DESC) this.#prev[next] = prev;
+  setFlags(desc: number, flags: number): void {
+    if (desc > FIRST_PART) this.#whole.setFlags(desc, flags);
+    else this.#flags[FIRST_PART - desc] = flags;
   }
 
-  #addPage(pfn: number): number {
-    let slot = this.#freeSlot;
-    if (slot === NO_DESC) {
-      if (this.#used === this.#slots) this.#grow();
-      slot = this.#used++;
-    } else this.#freeSlot = this.#next[slot << this.#unitsLg2]!;
-    this.#pfn[slot] = pfn;
-    this.#pool[slot] = this.#poolOf(this.#backing.nodeOf(pfn), this.#backing.group);
-    this.#state.fill(INSIDE, slot << this.#unitsLg2, (slot + 1) << this.#unitsLg2);
-    this.#slotOf.set(Math.floor(pfn / this.#pagePfns), slot);
-    this.#pages++;
-    return slot;
-  }
-
-  #removePage(slot: number): void {
-    const pfn = this.#pfn[slot]!;
-    this.#slotOf.set(Math.floor(pfn / this.#pagePfns), -1);
-    this.#next[slot << this.#unitsLg2] = this.#freeSlot;
-    this.#freeSlot = slot;
-    this.#pages--;
-    this.#backing.givePage(pfn);
+  usage(): DescriptorUsage {
+    return this.#whole.usage();
   }
 
   #grow(): void {
-    this.#slots *= 2;
-    const size = this.#slots << this.#unitsLg2;
-    const pfn = new Float64Array(this.#slots);
-    pfn.set(this.#pfn);
-    this.#pfn = pfn;
-    const pool = new Int32Array(this.#slots);
-    pool.set(this.#pool);
-    this.#pool = pool;
-    const state = new Uint8Array(size);
-    state.set(this.#state);
-    this.#state = state;
-    const next = new Int32Array(size);
+    const next = new Int32Array(this.#map.capacity);
     next.set(this.#next);
     this.#next = next;
-    const prev = new Int32Array(size);
-    prev.set(this.#prev);
-    this.#prev = prev;
+    const flags = new Uint8Array(this.#map.capacity);
+    flags.set(this.#flags);
+    this.#flags = flags;
   }
 }
 
 /** Fills a part, which lies in one view of the memory; what is not RAM is left alone. */
-export const fillPart = (memory: PhysicalMemory, pfn: number, bytes: number, hi: number, lo: number): void => {
+const fillPart = (memory: PhysicalMemory, pfn: number, bytes: number, hi: number, lo: number): void => {
   const page = Math.floor(pfn);
   if (!memory.locate(page, true)) return;
   const { view } = memory;

@@ -35,8 +35,13 @@ export class Warnings {
   readonly list: PagesWarning[] = [];
   /** All warnings so far, kept or not. */
   total = 0;
-  mode: WarnMode = 'record';
-  onWarn: ((warning: PagesWarning) => void) | null = null;
+  readonly #mode: WarnMode;
+  readonly #onWarn: ((warning: PagesWarning) => void) | null;
+
+  constructor(mode: WarnMode = 'record', onWarn: ((warning: PagesWarning) => void) | null = null) {
+    this.#mode = mode;
+    this.#onWarn = onWarn;
+  }
 
   /** @throws IommuError with `code`, in mode `'throw'`. */
   warn(kind: PagesWarningKind, code: IommuErrorCode, message: string, pfn: number): void {
@@ -44,7 +49,7 @@ export class Warnings {
     this.total++;
     if (this.list.length === KEPT) this.list.shift();
     this.list.push(warning);
-    if (this.onWarn !== null) this.onWarn(warning);
-    if (this.mode === 'throw') throw new IommuError(code, message, pfn < 0 ? { kind } : { kind, pfn });
+    if (this.#onWarn !== null) this.#onWarn(warning);
+    if (this.#mode === 'throw') throw new IommuError(code, message, pfn < 0 ? { kind } : { kind, pfn });
   }
 }
