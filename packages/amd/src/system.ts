@@ -1,4 +1,5 @@
 /** One call that makes a whole AMD IOMMU: memory, hardware, driver, bus. */
+import { IommuError } from '@iommu-ts/bits';
 import { createMachine } from '@iommu-ts/iommu-core';
 import type { IommuSystem, SystemOptions } from '@iommu-ts/iommu-core';
 import { AmdDriver } from './driver/driver.ts';
@@ -21,9 +22,13 @@ export interface AmdSystem extends IommuSystem {
 /**
  * An AMD IOMMU ready to use: hardware reset and enabled by its driver, a bus in front of it, 64 GiB of sparse RAM when no
  * memory is given.
- * @throws IommuError `EOPNOTSUPP` for a preset with unsupported features, `ENOMEM` when the tables do not fit.
+ * @throws IommuError `EOPNOTSUPP` for a preset with unsupported features and for `incoherentWalker` (every unit snoops, as
+ *   Control.Coherent asks for), `ENOMEM` when the tables do not fit.
  */
 export const createAmdIommu = (options: CreateAmdIommuOptions = {}): AmdSystem => {
+  if (options.incoherentWalker === true) {
+    throw new IommuError('EOPNOTSUPP', 'incoherentWalker: the walks of an AMD IOMMU snoop (Control.Coherent)');
+  }
   const machine = createMachine(options);
   const { memory, pages, clock } = machine;
   const { preset = 'default', iotlb, mode, lastDeviceId, lastDomainId } = options;

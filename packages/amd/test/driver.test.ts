@@ -380,3 +380,8 @@ test('reserved regions: the MSI window and the special addresses of HyperTranspo
     [0xfd_0000_0000n, 0xff_ffff_ffffn, 'reserved'],
   ]);
 });
+
+test('a walker that does not snoop is refused: there is no such unit', () => {
+  expect(codeOf(() => createAmdIommu({ lastDeviceId: 15, incoherentWalker: true }))).toBe('EOPNOTSUPP');
+  expect(codeOf(() => createAmdIommu({ lastDeviceId: 15, incoherentWalker: false }))).toBe('no error');
+});

@@ -201,9 +201,7 @@ export class TranslationUnit {
   invalidatePages(domain: number, startPfn: number, lastPfn: number, directories: boolean): void {
     if (lastPfn === Infinity) this.#iotlb.invalidateTag(domain);
     else this.#iotlb.invalidateRange(domain, startPfn, lastPfn);
-    if (directories && this.#walkCache !== null) {
-      this.#walkCache.invalidate((tag) => tag === domain, startPfn, lastPfn);
-    }
+    if (directories && this.#walkCache !== null) dropDirectories(this.#walkCache, domain, startPfn, lastPfn);
   }
 
   invalidateAll(): void {
@@ -498,5 +496,9 @@ export class TranslationUnit {
     return true;
   }
 }
+
+/** A function of its own, so that the closure costs nothing where there is no such cache. */
+const dropDirectories = (cache: WalkCache, domain: number, startPfn: number, lastPfn: number): number =>
+  cache.invalidate((tag) => tag === domain, startPfn, lastPfn);
 
 const rw = (access: number): number => ((access & ACCESS.WRITE) !== 0 ? FLAG_RW : 0);
