@@ -1,14 +1,14 @@
 /** The suite that every driver passes, on units with tables of three, four and five levels and other ways to invalidate. */
 import { driverConformance } from '@iommu-ts/conformance/suite';
-import type { DriverHarness } from '@iommu-ts/iommu-core';
+import type { DriverHarness, IotlbOptions } from '@iommu-ts/iommu-core';
 import { describe } from 'vitest';
 import { harness } from '../src/harness.ts';
 import { VTD_PRESETS, createVtdIommu } from '../src/index.ts';
 import type { VtdPreset } from '../src/index.ts';
 
-const variant = (preset: VtdPreset): DriverHarness => ({
+const variant = (preset: VtdPreset, iotlb?: IotlbOptions): DriverHarness => ({
   ...harness,
-  createSystem: (options) => createVtdIommu({ ...options, preset }),
+  createSystem: (options) => createVtdIommu({ ...(iotlb === undefined ? {} : { iotlb }), ...options, preset }),
 });
 
 /** With CAP.ND (2:0) less than 6, 65536 domains, the case that uses them all up is short: 2 is 256, 4 is 4096. */
@@ -24,3 +24,11 @@ describe('caching mode', () => driverConformance(variant(fewDomains('virtual')))
 // ECAP.QI (bit 1) clear.
 describe('registers in place of the queue', () =>
   driverConformance(variant({ ...fewDomains('server'), ecap: 0xf41n })));
+
+describe('a device that keeps everything and hurries nothing', () => {
+  const retain = { mode: 'retain' } as const;
+  driverConformance(variant(fewDomains('server'), retain));
+  describe('caching mode', () => driverConformance(variant(fewDomains('virtual'), retain)));
+  describe('registers in place of the queue', () =>
+    driverConformance(variant({ ...fewDomains('client'), ecap: 0xf41n }, retain)));
+});

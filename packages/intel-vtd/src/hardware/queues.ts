@@ -2,13 +2,13 @@
  * Invalidations: the queue in memory and the two invalidation registers.
  * VT-d specification revision 4.1, section 6.5.1 "Register-based invalidation", 6.5.2 "Queued invalidation".
  *
- * Descriptors are executed one after the other, at once, when software moves the tail; so a wait descriptor is complete
- * when everything before it is, and draining and fences have nothing to wait for.
+ * Descriptors are executed one after the other, so a wait descriptor is complete when everything before it is, and draining
+ * and fences have nothing to wait for. When they are executed is the unit's business: it calls {@link Invalidator.run}.
  */
-import { fieldOfWord, maskLo, maskWord, pfnOfWords } from '@iommu-ts/bits';
+import { addressOfPfn, fieldOfWord, hex, maskLo, maskWord, pfnOfWords } from '@iommu-ts/bits';
 import type { Field } from '@iommu-ts/bits';
-import { RingQueue } from '@iommu-ts/iommu-core';
-import type { HardwareStats, Iotlb, RegisterFile } from '@iommu-ts/iommu-core';
+import { LAYER, RingQueue } from '@iommu-ts/iommu-core';
+import type { HardwareStats, IommuHardware, Iotlb, RegisterFile } from '@iommu-ts/iommu-core';
 import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
 import {
   CC_INV,
@@ -35,6 +35,18 @@ const DW = maskLo(IQA.DW);
 const WAIT_IF = maskLo(WAIT.IF);
 const WAIT_SW = maskLo(WAIT.SW);
 
+/** The invalidation hint, at the same place in IVA and in the descriptors. */
+const IH = maskLo(IVA.IH);
+/** What an IOTLB invalidation without the hint drops. */
+const TRANSLATIONS = LAYER.LEAF | LAYER.TABLE;
+
+/** Types of descriptors that invalidate anything. */
+const INVALIDATES: readonly boolean[] = Array.from({ length: 16 }, (_, type) =>
+  ([INV_TYPE.CC_INV, INV_TYPE.IOTLB_INV, INV_TYPE.PASID_IOTLB_INV, INV_TYPE.PASID_CACHE_INV] as number[]).includes(
+    type,
+  ),
+);
+
 /** Reserved bits of a 128-bit descriptor by its type; null for types that do not exist. */
 const RESERVED: readonly (Int32Array | null)[] = (() => {
   const table: (Int32Array | null)[] = Array.from({ length: 16 }, () => null);
@@ -48,8 +60,14 @@ const RESERVED: readonly (Int32Array | null)[] = (() => {
   return table;
 })();
 
+/** Who is told of invalidations. */
+type Listener = Pick<IommuHardware, 'onInvalidate'>;
+
 /** Field of a descriptor or register pair held in words. */
 const part = (words: Int32Array, at: number, field: Field): number => fieldOfWord(words[at + (field.lsb >> 5)]!, field);
+
+/** Type of a descriptor, by its first word. */
+const typeOf = (word: number): number => (word & 15) | ((word >>> 5) & 0x70);
 
 export class Invalidator {
   private readonly words: Int32Array;
@@ -59,9 +77,14 @@ export class Invalidator {
   private readonly faults: FaultLog;
   private readonly completion: EventInterrupt;
   private readonly stats: HardwareStats;
+  private readonly listener: Listener;
   private readonly memory: PhysicalMemory;
   private readonly ring128: RingQueue;
   private readonly ring256: RingQueue;
+  /** The one in use, bytes of a descriptor, and bytes of the queue; see {@link place}. */
+  private ring: RingQueue;
+  private stride = 16;
+  private bytes = 4096;
   private running = false;
   private readonly didMask: number;
 
@@ -74,6 +97,7 @@ export class Invalidator {
     faults: FaultLog,
     completion: EventInterrupt,
     stats: HardwareStats,
+    listener: Listener,
   ) {
     this.words = registers.words;
     this.memory = memory;
@@ -83,8 +107,10 @@ export class Invalidator {
     this.faults = faults;
     this.completion = completion;
     this.stats = stats;
+    this.listener = listener;
     this.ring128 = new RingQueue(memory, 16);
     this.ring256 = new RingQueue(memory, 32);
+    this.ring = this.ring128;
     this.didMask = (1 << caps.didBits) - 1;
   }
 
@@ -101,12 +127,8 @@ export class Invalidator {
     const words = this.words;
     if (this.running || (words[OFFSET.GSTS / 4]! & QIES) === 0) return;
     this.running = true;
-    const iqa = words[OFFSET.IQA / 4]!;
-    const wide = (iqa & DW) !== 0;
-    const stride = wide ? 32 : 16;
-    const bytes = 4096 << (iqa & 7);
-    const ring = wide ? this.ring256 : this.ring128;
-    ring.place(pfnOfWords(words[OFFSET.IQA / 4 + 1]!, iqa), bytes / stride);
+    this.place();
+    const { ring, stride, bytes } = this;
     for (let turn = 0; turn <= ring.entries; turn++) {
       if (this.faults.queueStopped) break;
       const head = words[OFFSET.IQH / 4]!;
@@ -116,7 +138,7 @@ export class Invalidator {
         this.stop(IQEI.INVALID_TAIL);
         break;
       }
-      if (wide && (tail & 16) !== 0) {
+      if (stride === 32 && (tail & 16) !== 0) {
         this.stop(IQEI.TAIL_MISALIGNED);
         break;
       }
@@ -137,6 +159,17 @@ export class Invalidator {
     this.running = false;
   }
 
+  /** The queue as IQA places it. */
+  private place(): void {
+    const words = this.words;
+    const iqa = words[OFFSET.IQA / 4]!;
+    const wide = (iqa & DW) !== 0;
+    this.stride = wide ? 32 : 16;
+    this.bytes = 4096 << (iqa & 7);
+    this.ring = wide ? this.ring256 : this.ring128;
+    this.ring.place(pfnOfWords(words[OFFSET.IQA / 4 + 1]!, iqa), this.bytes / this.stride);
+  }
+
   private stop(reason: number): void {
     this.words[OFFSET.IQERCD / 4] = reason;
     this.faults.set(IQE);
@@ -144,7 +177,7 @@ export class Invalidator {
 
   /** Executes one descriptor; returns an IQEI code, 0 when it was sound. */
   private execute(d: Int32Array): number {
-    const type = (d[0]! & 15) | ((d[0]! >>> 5) & 0x70);
+    const type = typeOf(d[0]!);
     const reserved = type < 16 ? RESERVED[type]! : null;
     if (reserved === null) return IQEI.INVALID_TYPE;
     for (let w = 0; w < 4; w++) if ((d[w]! & reserved[w]!) !== 0) return IQEI.RESERVED_FIELD;
@@ -153,9 +186,11 @@ export class Invalidator {
     const did = part(d, 0, CC_INV.DID);
     switch (type) {
       case INV_TYPE.CC_INV:
-        return this.contextCache(g, did, part(d, 0, CC_INV.SID), part(d, 0, CC_INV.FM)) === 0 ? IQEI.RESERVED_FIELD : 0;
+        return this.contextCache('cc_inv_dsc', g, did, part(d, 0, CC_INV.SID), part(d, 0, CC_INV.FM)) === 0
+          ? IQEI.RESERVED_FIELD
+          : 0;
       case INV_TYPE.IOTLB_INV:
-        return this.translations(g, did, d[3]!, d[2]!) === 0 ? IQEI.RESERVED_FIELD : 0;
+        return this.translations('iotlb_inv_dsc', g, did, d[3]!, d[2]!) === 0 ? IQEI.RESERVED_FIELD : 0;
       case INV_TYPE.DEV_TLB_INV:
         // No device on this bus has a TLB, so nothing is to be done; without ECAP.DT the type does not exist.
         return this.caps.deviceTlb ? 0 : IQEI.INVALID_TYPE;
@@ -191,64 +226,143 @@ export class Invalidator {
     const pasid = part(d, 0, PASID_IOTLB_INV.PASID);
     if (type === INV_TYPE.PASID_CACHE_INV) {
       if (g === 2) return IQEI.RESERVED_FIELD;
-      // Cached contexts hold what the PASID entries said.
-      if (g === 3) this.remapper.invalidateContexts();
-      else this.remapper.invalidateContextsOfDomain(did);
+      const ofDid = g === 3 ? -1 : did;
+      const ofPasid = g === 1 ? pasid : -1;
+      this.remapper.invalidatePasids(ofDid, ofPasid);
+      this.tell('pc_inv_dsc', LAYER.CONTEXT, ofDid, ofPasid, -1, 0, Infinity);
       return 0;
     }
     if (g < 2) return IQEI.RESERVED_FIELD;
     this.stats.invalidations++;
     const tag = did + (pasid + 1) * 0x1_0000;
-    if (g === 2) this.iotlb.invalidateTag(tag);
-    else this.invalidatePages(tag, d[3]!, d[2]!);
+    if (g === 3) this.pages('p_iotlb_inv_dsc', did, pasid, tag, d[3]!, d[2]!);
+    else {
+      this.iotlb.invalidateTag(tag);
+      this.remapper.retained?.dropPages(tag, 0, Infinity, false);
+      this.tell('p_iotlb_inv_dsc', TRANSLATIONS, did, pasid, -1, 0, Infinity);
+    }
     return 0;
   }
 
   /** Context-cache invalidation by either interface; returns the granularity performed, 0 for an incorrect request. */
-  private contextCache(g: number, did: number, sid: number, functionMask: number): number {
-    if (g === 1) this.remapper.invalidateContexts();
+  private contextCache(name: string, g: number, did: number, sid: number, functionMask: number): number {
+    const domain = did & this.didMask;
     // In scalable mode no context entry has a domain-id: all go.
-    else if (g === 2 && this.remapper.mode !== 0) this.remapper.invalidateContexts();
-    else if (g === 2) this.remapper.invalidateContextsOfDomain(did & this.didMask);
-    else if (g === 3) this.remapper.invalidateContextsOfDevice(sid, functionMask);
+    if (g === 1 || (g === 2 && this.remapper.mode !== 0)) {
+      this.remapper.invalidateContexts();
+      this.tell(name, LAYER.CONTEXT, -1, -1, -1, 0, Infinity);
+    } else if (g === 2) {
+      this.remapper.invalidateContextsOfDomain(domain);
+      this.tell(name, LAYER.CONTEXT, domain, -1, -1, 0, Infinity);
+    } else if (g === 3) {
+      this.remapper.invalidateContextsOfDevice(sid, functionMask, domain);
+      if (this.listener.onInvalidate !== null) this.tellOfDevices(name, domain, sid, functionMask);
+    }
     return g;
+  }
+
+  /** One event for each function that the mask leaves open. */
+  private tellOfDevices(name: string, did: number, sid: number, functionMask: number): void {
+    const first = sid & ~[0, 4, 6, 7][functionMask]!;
+    const stride = 8 >> functionMask;
+    for (let n = 0; n < 1 << functionMask; n++) {
+      this.tell(name, LAYER.CONTEXT, did, -1, first + n * stride, 0, Infinity);
+    }
   }
 
   /**
    * IOTLB invalidation by either interface. `hi:lo` holds address, hint and address mask as IVA and the descriptor have them.
-   * The hint is not needed: no table entries above the leaf are cached. Returns the granularity performed.
+   * Returns the granularity performed.
    */
-  private translations(g: number, did: number, hi: number, lo: number): number {
+  private translations(name: string, g: number, did: number, hi: number, lo: number): number {
     if (g === 0) return 0;
     if (g === 3 && this.caps.psi && (lo & 0x3f) > this.caps.mamv) return 0;
     this.stats.invalidations++;
     const domain = did & this.didMask;
-    if (g === 1) this.iotlb.invalidateAll();
-    else if (g === 2 || !this.caps.psi) {
-      this.invalidateDomain(domain);
+    const kept = this.remapper.retained;
+    if (g === 1) {
+      this.iotlb.invalidateAll();
+      kept?.dropDomain(-1);
+      this.tell(name, TRANSLATIONS, -1, -1, -1, 0, Infinity);
+    } else if (g === 2 || !this.caps.psi) {
+      if (!this.caps.scalable) this.iotlb.invalidateTag(domain);
+      else this.dropBothStages(domain);
+      kept?.dropDomain(domain);
+      this.tell(name, TRANSLATIONS, domain, -1, -1, 0, Infinity);
       return 2;
     } else {
-      // First-stage translations of the domain all go: this command names addresses of the second stage (6.5.2.4).
-      if (this.caps.scalable) this.iotlb.invalidateWhere((tag) => tag >= 0x1_0000 && tag % 0x1_0000 === domain);
-      this.invalidatePages(domain, hi, lo);
+      // This command names addresses of the second stage (6.5.2.4). First-stage translations of the domain need not go, and
+      // all may, which is what a unit that knows only tags does.
+      if (this.caps.scalable && kept === null) this.dropFirstStage(domain);
+      this.pages(name, domain, -1, domain, hi, lo);
     }
     return g;
   }
 
-  private invalidateDomain(did: number): void {
-    if (!this.caps.scalable) {
-      this.iotlb.invalidateTag(did);
-      return;
-    }
-    // First-stage translations of the domain have a PASID above the domain-id in their tag.
+  /** First-stage translations of a domain have a PASID above the domain-id in their tag. */
+  private dropBothStages(did: number): void {
     this.iotlb.invalidateWhere((tag) => tag % 0x1_0000 === did);
   }
 
-  /** The naturally aligned 2^AM pages around the address. */
-  private invalidatePages(tag: number, hi: number, lo: number): void {
+  private dropFirstStage(did: number): void {
+    this.iotlb.invalidateWhere((tag) => tag >= 0x1_0000 && tag % 0x1_0000 === did);
+  }
+
+  /** The naturally aligned 2^AM pages around the address; with the hint (IH) leaf entries only. */
+  private pages(name: string, did: number, pasid: number, tag: number, hi: number, lo: number): void {
     const pages = 2 ** (lo & 0x3f);
     const first = Math.floor(pfnOfWords(hi, lo) / pages) * pages;
-    this.iotlb.invalidateRange(tag, first, first + pages - 1);
+    const last = first + pages - 1;
+    const leafOnly = (lo & IH) !== 0;
+    this.iotlb.invalidateRange(tag, first, last);
+    this.remapper.retained?.dropPages(tag, first, last, leafOnly);
+    this.tell(name, leafOnly ? LAYER.LEAF : TRANSLATIONS, did, pasid, -1, first, last);
+  }
+
+  /** Has the listener, if there is one, know what has taken effect; -1 for a domain-id, PASID or source-id: any. */
+  private tell(
+    name: string,
+    layers: number,
+    domain: number,
+    pasid: number,
+    requester: number,
+    startPfn: number,
+    lastPfn: number,
+  ): void {
+    const { onInvalidate } = this.listener;
+    if (onInvalidate === null) return;
+    let told = name;
+    if (domain >= 0) told += ` DID=${hex(domain)}`;
+    if (pasid >= 0) told += ` PASID=${hex(pasid)}`;
+    if (requester >= 0) told += ` SID=${hex(requester)}`;
+    if (lastPfn !== Infinity) {
+      const am = Math.log2(lastPfn - startPfn + 1);
+      told += ` ADDR=${hex(addressOfPfn(startPfn))} AM=${am} IH=${layers === LAYER.LEAF ? 1 : 0}`;
+    }
+    onInvalidate({ name: told, layers, domain, requester, startPfn, lastPfn });
+  }
+
+  /** Invalidations that software has handed over and that have not been executed. */
+  get pending(): number {
+    const words = this.words;
+    let pending = 0;
+    if (part(words, OFFSET.CCMD / 4, CCMD.ICC) !== 0) pending++;
+    if (part(words, this.caps.ivaOffset / 4 + 2, IOTLB.IVT) !== 0) pending++;
+    if ((words[OFFSET.GSTS / 4]! & QIES) === 0 || this.faults.queueStopped) return pending;
+    this.place();
+    const { ring, stride, bytes } = this;
+    const tail = words[OFFSET.IQT / 4]!;
+    if (tail >= bytes) return pending;
+    // The head is still at a descriptor that tells of its effect.
+    const head = words[OFFSET.IQH / 4]! + (this.running ? stride : 0);
+    for (
+      let at = head % bytes;
+      at !== tail && at % stride === 0 && ring.read(at / stride);
+      at = (at + stride) % bytes
+    ) {
+      if (INVALIDATES[typeOf(ring.words[0]!)] === true) pending++;
+    }
+    return pending;
   }
 
   /** CCMD was written. With the queue enabled the register interface is not to be used: nothing is invalidated. */
@@ -259,7 +373,9 @@ export class Invalidator {
     let done = 0;
     if ((words[OFFSET.GSTS / 4]! & QIES) === 0) {
       const g = part(words, at, CCMD.CIRG);
-      done = this.contextCache(g, part(words, at, CCMD.DID), part(words, at, CCMD.SID), part(words, at, CCMD.FM));
+      const sid = part(words, at, CCMD.SID);
+      const mask = part(words, at, CCMD.FM);
+      done = this.contextCache('CCMD', g, part(words, at, CCMD.DID), sid, mask);
       this.stats.commands++;
     }
     words[at + 1] =
@@ -273,8 +389,9 @@ export class Invalidator {
     if (part(words, at, IOTLB.IVT) === 0) return;
     let done = 0;
     if ((words[OFFSET.GSTS / 4]! & QIES) === 0) {
-      const iva = words[at - 2]! & (maskLo(IVA.ADDR) | maskLo(IVA.AM));
-      done = this.translations(part(words, at, IOTLB.IIRG), part(words, at, IOTLB.DID), words[at - 1]!, iva);
+      const iva = words[at - 2]! & (maskLo(IVA.ADDR) | IH | maskLo(IVA.AM));
+      const g = part(words, at, IOTLB.IIRG);
+      done = this.translations('IOTLB_REG', g, part(words, at, IOTLB.DID), words[at - 1]!, iva);
       this.stats.commands++;
     }
     const clear = maskWord(IOTLB.IVT, 1) | maskWord(IOTLB.IAIG, 1);

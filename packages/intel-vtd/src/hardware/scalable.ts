@@ -3,7 +3,8 @@
  * VT-d specification revision 4.1, section 3.4.3 "Scalable mode translation", 3.6 "First-stage translation", 9.2, 9.4 to 9.7.
  *
  * What a PASID entry says is kept in the context cache together with the context (by source-id), for requests without PASID.
- * Requests with PASID read their structures every time; their translations are in the IOTLB like all others. First-stage
+ * Requests with PASID read their structures every time (but for a unit that keeps all it may, {@link Retained}); their
+ * translations are in the IOTLB like all others. First-stage
  * translations are tagged with domain-id and PASID, second-stage ones with the domain-id. Nested translation is not built.
  */
 import { fieldOfWord, maskHi, maskLo, maskWord } from '@iommu-ts/bits';
@@ -36,6 +37,9 @@ const SRE = maskWord(PASID_ENTRY.SRE, 4);
 const ERE = maskWord(PASID_ENTRY.ERE, 4);
 const EAFE = maskWord(PASID_ENTRY.EAFE, 4);
 const NXE = maskWord(PASID_ENTRY.NXE, 4);
+
+/** Kept with a table of the first stage, beside FS_RW and FS_US: no entry above forbids execution. */
+const EXECUTABLE = 1;
 
 /** Slot flag beside those of the PASID entry: requests without PASID are privileged. */
 const PRIVILEGED = 1 << 30;
@@ -102,6 +106,7 @@ export class ScalableMode {
     const slot = this.spare;
     const fault = this.loadPasid(sid, pasid & 0xf_ffff, true, slot);
     if (fault !== TRANSLATE_OK) return fault;
+    if (owner.probed !== null) owner.seed(slot, hi, lo);
     const flags = owner.slotFlags[slot]!;
     owner.faultDisabled = owner.slotFpd[slot] !== 0;
     if ((access & ACCESS.EXEC) !== 0 && (!this.executeRequests || (flags & ERE) === 0)) return FAULT.SPT_5;
@@ -122,22 +127,29 @@ export class ScalableMode {
     const stats = this.stats;
     // A unit without scalable mode has no other mode than legacy; abort mode and 2 nobody has (7.1, RTA conditions).
     if (owner.mode !== TTM.SCALABLE || !this.caps.scalable) return FAULT.RTA_1;
-    stats.structureReads++;
-    if (!memory.locate(owner.rootPfn, false)) return FAULT.SRT_1;
-    // Each half of a root entry is a pointer of its own, for the devices of one half of the bus.
-    let view = memory.view;
-    let at = memory.index + (sid >>> 8) * 4 + ((sid & 0x80) !== 0 ? 2 : 0);
+    const kept = owner.retained;
+    const context = kept === null ? undefined : kept.context(sid);
+    let view: Int32Array;
+    let at = 0;
+    if (context !== undefined) view = context;
+    else {
+      stats.structureReads++;
+      if (!memory.locate(owner.rootPfn, false)) return FAULT.SRT_1;
+      // Each half of a root entry is a pointer of its own, for the devices of one half of the bus.
+      view = memory.view;
+      at = memory.index + (sid >>> 8) * 4 + ((sid & 0x80) !== 0 ? 2 : 0);
+      const rootLo = view[at]!;
+      const rootHi = view[at + 1]!;
+      if ((rootLo & P) === 0) return FAULT.SRT_2;
+      if ((rootLo & ROOT_RSVD_0) !== 0 || (rootHi & this.pointerRsvdHi) !== 0) return FAULT.SRT_3;
+
+      stats.structureReads++;
+      if (!memory.locate((rootHi >>> 0) * 0x10_0000 + (rootLo >>> 12), false)) return FAULT.SCT_1;
+      view = memory.view;
+      at = memory.index + (sid & 0x7f) * 8;
+    }
     let lo = view[at]!;
     let hi = view[at + 1]!;
-    if ((lo & P) === 0) return FAULT.SRT_2;
-    if ((lo & ROOT_RSVD_0) !== 0 || (hi & this.pointerRsvdHi) !== 0) return FAULT.SRT_3;
-
-    stats.structureReads++;
-    if (!memory.locate((hi >>> 0) * 0x10_0000 + (lo >>> 12), false)) return FAULT.SCT_1;
-    view = memory.view;
-    at = memory.index + (sid & 0x7f) * 8;
-    lo = view[at]!;
-    hi = view[at + 1]!;
     const rid = view[at + 2]!;
     let fpd = lo & FPD;
     owner.faultDisabled = fpd !== 0;
@@ -145,31 +157,41 @@ export class ScalableMode {
     let bad = (lo & this.contextRsvd0) | (hi & this.pointerRsvdHi) | (rid & this.contextRsvd2);
     for (let w = 3; w < 8; w++) bad |= view[at + w]! & CONTEXT_RSVD[w]!;
     if (bad !== 0) return FAULT.SCT_3;
+    if (kept !== null && context === undefined) kept.keepContext(sid, view, at);
     if (withPasid && (lo & PASIDE) === 0) return FAULT.SCT_6;
     const pasid = withPasid ? requested : this.ridPasid ? rid & RID_PASID : 0;
     const directorySize = 128 << fieldOfWord(lo, SM_CONTEXT_ENTRY.PDTS);
     if (pasid >>> 6 >= directorySize) return FAULT.SCT_7;
 
-    stats.structureReads++;
-    const directory = (hi >>> 0) * 0x10_0000 + (lo >>> 12) + (pasid >>> 15);
-    if (!memory.locate(directory, false)) return FAULT.SPD_1;
-    view = memory.view;
-    at = memory.index + ((pasid >>> 6) & 511) * 2;
-    lo = view[at]!;
-    hi = view[at + 1]!;
-    fpd |= lo & FPD;
-    owner.faultDisabled = fpd !== 0;
-    if ((lo & P) === 0) return FAULT.SPD_2;
-    if ((lo & DIRECTORY_RSVD_0) !== 0 || (hi & this.pointerRsvdHi) !== 0) return FAULT.SPD_3;
+    const entry = kept === null ? undefined : kept.pasid(sid, pasid);
+    let directoryFpd = 0;
+    if (entry !== undefined) {
+      view = entry;
+      at = 0;
+      directoryFpd = entry[16]!;
+    } else {
+      stats.structureReads++;
+      const directory = (hi >>> 0) * 0x10_0000 + (lo >>> 12) + (pasid >>> 15);
+      if (!memory.locate(directory, false)) return FAULT.SPD_1;
+      view = memory.view;
+      at = memory.index + ((pasid >>> 6) & 511) * 2;
+      lo = view[at]!;
+      hi = view[at + 1]!;
+      directoryFpd = lo & FPD;
+      owner.faultDisabled = (fpd | directoryFpd) !== 0;
+      if ((lo & P) === 0) return FAULT.SPD_2;
+      if ((lo & DIRECTORY_RSVD_0) !== 0 || (hi & this.pointerRsvdHi) !== 0) return FAULT.SPD_3;
 
-    stats.structureReads++;
-    if (!memory.locate((hi >>> 0) * 0x10_0000 + (lo >>> 12), false)) return FAULT.SPT_1;
-    view = memory.view;
-    at = memory.index + (pasid & 63) * 16;
-    fpd |= view[at]! & FPD;
+      stats.structureReads++;
+      if (!memory.locate((hi >>> 0) * 0x10_0000 + (lo >>> 12), false)) return FAULT.SPT_1;
+      view = memory.view;
+      at = memory.index + (pasid & 63) * 16;
+    }
+    fpd |= directoryFpd | (view[at]! & FPD);
     owner.faultDisabled = fpd !== 0;
     const fault = this.loadPasidEntry(view, at, pasid, slot);
     if (fault !== TRANSLATE_OK) return fault;
+    if (kept !== null && entry === undefined) kept.keepPasid(sid, pasid, view, at, directoryFpd);
     owner.slotFpd[slot] = fpd;
     if (!withPasid && (rid & RID_PRIV) !== 0) {
       if ((owner.slotFlags[slot]! & SRE) === 0) return FAULT.SPT_6;
@@ -255,8 +277,20 @@ export class ScalableMode {
     let pfn = owner.slotRoot[slot]!;
     let allowed = FS_RW | FS_US;
     let executable = true;
+    let level = levels;
     stats.walks++;
-    for (let level = levels; level > 0; level--) {
+    const kept = owner.retained;
+    const tag = owner.slotTag[slot]!;
+    if (kept !== null && kept.find(tag, hi, lo, levels)) {
+      level = kept.level;
+      pfn = kept.pfn;
+      allowed &= kept.extra;
+      executable = (kept.extra & EXECUTABLE) !== 0;
+    }
+    const startLevel = level;
+    const startPfn = pfn;
+    const startAllowed = allowed | (executable ? EXECUTABLE : 0);
+    for (; level > 0; level--) {
       stats.walkReads++;
       if (!memory.locate(pfn, false)) return level === levels ? FAULT.SFS_4 : FAULT.SFS_1;
       const at = memory.index + indexOf(level, hi, lo) * 2;
@@ -286,27 +320,47 @@ export class ScalableMode {
       if (inInterruptRange(outHi, outLo)) return FAULT.SGN_8;
       if (outHi === 0 && (outLo & ~inPage) === (0xfee0_0000 & ~inPage)) sizeLg2 = 12;
       const dirty = (entryLo & FS_D) !== 0 || (access & ACCESS.WRITE) !== 0;
-      this.setAccessed(slot, hi, lo, level, (access & ACCESS.WRITE) !== 0);
+      if (owner.probed === null) {
+        this.setAccessed(tag, startPfn, startLevel, startAllowed, hi, lo, level, (access & ACCESS.WRITE) !== 0);
+      }
       owner.outHi = outHi;
       owner.outLo = outLo;
       const perm = ACCESS.READ | (writable && dirty ? ACCESS.WRITE : 0) | (executable ? ACCESS.EXEC : 0);
-      this.iotlb.fill(owner.slotTag[slot]!, hi, lo, sizeLg2, outHi, outLo, perm, supervisor ? 1 : 0);
+      this.iotlb.fill(tag, hi, lo, sizeLg2, outHi, outLo, perm, supervisor ? 1 : 0);
       return TRANSLATE_OK;
     }
     return FAULT.SFS_1;
   }
 
-  /** Sets A in every entry of the walk that just succeeded down to `leafLevel`, and D in the leaf for a write (3.6.2). */
-  private setAccessed(slot: number, hi: number, lo: number, leafLevel: number, write: boolean): void {
+  /**
+   * Sets A in every entry of the walk that just succeeded, from the table `top` of `topLevel` down to `leafLevel`, and D in
+   * the leaf for a write (3.6.2). What stands above the leaf may be cached from then on; above `top` all of it was before.
+   */
+  private setAccessed(
+    tag: number,
+    top: number,
+    topLevel: number,
+    allowed: number,
+    hi: number,
+    lo: number,
+    leafLevel: number,
+    write: boolean,
+  ): void {
     const memory = this.memory;
-    let pfn = this.owner.slotRoot[slot]!;
-    for (let level = this.owner.slotLevels[slot]!; level >= leafLevel; level--) {
+    const kept = this.owner.retained;
+    let pfn = top;
+    let extra = allowed;
+    for (let level = topLevel; level >= leafLevel; level--) {
       if (!memory.locate(pfn, true)) return;
       const at = memory.index + indexOf(level, hi, lo) * 2;
       const entry = memory.view[at]!;
       const set = level === leafLevel && write ? FS_A | FS_D : FS_A;
       if ((entry & set) !== set) memory.view[at] = entry | set;
-      pfn = (memory.view[at + 1]! & FS_ADDR_HI) * 0x10_0000 + (entry >>> 12);
+      const entryHi = memory.view[at + 1]!;
+      pfn = (entryHi & FS_ADDR_HI) * 0x10_0000 + (entry >>> 12);
+      if (kept === null || level === leafLevel) continue;
+      extra &= (entry & (FS_RW | FS_US)) | ((entryHi & FS_XD) === 0 ? EXECUTABLE : 0);
+      kept.keepTable(tag, level - 1, hi, lo, pfn, extra);
     }
   }
 }

@@ -4,11 +4,13 @@
  * interrupt address range", 9.1 root entries, 9.3 context entries, 9.8 second-stage paging entries.
  *
  * Context entries are cached (by source-id, direct mapped), translations in the IOTLB (by domain-id). Only entries that
- * translate are cached, never a fault, whatever CAP.CM says. With an IOTLB of mode `none` nothing is cached at all.
+ * translate are cached, never a fault, whatever CAP.CM says. With an IOTLB of mode `none` nothing is cached at all; with mode
+ * `retain` everything that the architecture lets a unit keep, see {@link Retained}. Both stages have their paging-structure
+ * caches; nested translation, where they would meet, is not built.
  */
 import { maskHi, maskLo } from '@iommu-ts/bits';
-import { ACCESS, NO_PASID, TRANSLATE_OK } from '@iommu-ts/iommu-core';
-import type { HardwareStats, Iotlb } from '@iommu-ts/iommu-core';
+import { ACCESS, Iotlb, LAYER, NO_PASID, TRANSLATE_OK } from '@iommu-ts/iommu-core';
+import type { HardwareStats } from '@iommu-ts/iommu-core';
 import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
 import { FAULT } from '../faults.ts';
 import type { Capabilities } from '../registers.ts';
@@ -16,9 +18,12 @@ import { CONTEXT_ENTRY, ROOT_ENTRY, SS_ENTRY, TT, TTM } from '../structures.ts';
 import { beyond, indexOf } from './address.ts';
 import { KIND } from './kinds.ts';
 import { unusedBits } from './reserved.ts';
+import { Retained } from './retained.ts';
 import { ScalableMode } from './scalable.ts';
 
 const SLOTS = 1024;
+/** A slot for each source-id, so that none takes another's. */
+const ALL_SLOTS = 0x1_0000;
 
 const P = maskLo(ROOT_ENTRY.P);
 const FPD = maskLo(CONTEXT_ENTRY.FPD);
@@ -66,15 +71,25 @@ export class Remapper {
   mode: number = TTM.LEGACY;
 
   // Context cache, direct mapped by source-id; public for the scalable-mode half.
-  readonly slotSid = new Int32Array(SLOTS + 1).fill(-1);
-  readonly slotKind = new Uint8Array(SLOTS + 1);
-  readonly slotLevels = new Uint8Array(SLOTS + 1);
-  readonly slotBits = new Uint8Array(SLOTS + 1);
-  readonly slotFpd = new Uint8Array(SLOTS + 1);
-  readonly slotDid = new Int32Array(SLOTS + 1);
-  readonly slotRoot = new Float64Array(SLOTS + 1);
-  readonly slotTag = new Float64Array(SLOTS + 1);
-  readonly slotFlags = new Int32Array(SLOTS + 1);
+  readonly slotSid: Int32Array;
+  readonly slotKind: Uint8Array;
+  readonly slotLevels: Uint8Array;
+  readonly slotBits: Uint8Array;
+  readonly slotFpd: Uint8Array;
+  readonly slotDid: Int32Array;
+  readonly slotRoot: Float64Array;
+  readonly slotTag: Float64Array;
+  readonly slotFlags: Int32Array;
+  private readonly slotMask: number;
+
+  /** What the adversarial unit keeps beside, null in every other. */
+  retained: Retained | null;
+  /** Of a remapper that answers probes: whose caches it may look into. Null: it is the real one. */
+  readonly probed: Remapper | null;
+  /** {@link LAYER}s that the probe at hand may look into. */
+  private layers = 0;
+  /** What answers the probes of this one, once there was one. */
+  private prober: Remapper | null = null;
 
   private readonly memory: PhysicalMemory;
   private readonly iotlb: Iotlb;
@@ -90,8 +105,32 @@ export class Remapper {
   private readonly didRsvd: number;
   private readonly reserved: Int32Array;
   private readonly scalable: ScalableMode;
+  private readonly caps: Capabilities;
 
-  constructor(memory: PhysicalMemory, iotlb: Iotlb, caps: Capabilities, haw: number, stats: HardwareStats) {
+  /** @param probed only answers probes of this one */
+  constructor(
+    memory: PhysicalMemory,
+    iotlb: Iotlb,
+    caps: Capabilities,
+    haw: number,
+    stats: HardwareStats,
+    probed: Remapper | null = null,
+  ) {
+    const retains = iotlb.mode === 'retain';
+    const slots = probed !== null ? 1 : retains ? ALL_SLOTS : SLOTS;
+    this.slotMask = slots - 1;
+    this.slotSid = new Int32Array(slots + 1).fill(-1);
+    this.slotKind = new Uint8Array(slots + 1);
+    this.slotLevels = new Uint8Array(slots + 1);
+    this.slotBits = new Uint8Array(slots + 1);
+    this.slotFpd = new Uint8Array(slots + 1);
+    this.slotDid = new Int32Array(slots + 1);
+    this.slotRoot = new Float64Array(slots + 1);
+    this.slotTag = new Float64Array(slots + 1);
+    this.slotFlags = new Int32Array(slots + 1);
+    this.retained = retains ? new Retained(caps.cachingMode) : null;
+    this.probed = probed;
+    this.caps = caps;
     this.memory = memory;
     this.iotlb = iotlb;
     this.stats = stats;
@@ -112,6 +151,31 @@ export class Remapper {
     this.rootPfn = 0;
     this.mode = TTM.LEGACY;
     this.slotSid.fill(-1);
+    this.retained?.clear();
+  }
+
+  /**
+   * See `IommuHardware.probe`: a second remapper, with memory and root table in common, one context slot and an IOTLB of one
+   * entry, translates; what it may know beforehand it takes from this one's caches.
+   */
+  probe(requester: number, pasid: number, iovaHi: number, iovaLo: number, access: number, layers: number): number {
+    const prober = (this.prober ??= this.makeProber());
+    prober.layers = layers;
+    prober.enabled = this.enabled;
+    prober.rootPfn = this.rootPfn;
+    prober.mode = this.mode;
+    prober.slotSid.fill(-1);
+    prober.iotlb.invalidateAll();
+    prober.retained = this.retained === null ? null : this.retained.viewed(layers);
+    const status = prober.translate(requester, pasid, iovaHi, iovaLo, access);
+    this.outHi = prober.outHi;
+    this.outLo = prober.outLo;
+    return status;
+  }
+
+  private makeProber(): Remapper {
+    const stats = { walks: 0, walkReads: 0, structureReads: 0, commands: 0, invalidations: 0, faults: 0 };
+    return new Remapper(this.memory, new Iotlb({ sets: 1, ways: 1 }), this.caps, this.haw, stats, this);
   }
 
   /**
@@ -135,9 +199,9 @@ export class Remapper {
       return (access & ACCESS.WRITE) !== 0 ? TRANSLATE_OK : -1;
     }
     const sid = requester & 0xffff;
-    const slot = sid & (SLOTS - 1);
+    const slot = sid & this.slotMask;
     if (this.slotSid[slot] !== sid || !this.caching) {
-      const fault = this.loadContext(sid, slot);
+      const fault = this.probed === null ? this.loadContext(sid, slot) : this.probeContext(sid, slot, hi, lo);
       if (fault !== TRANSLATE_OK) {
         this.slotSid[slot] = -1;
         return fault;
@@ -174,17 +238,55 @@ export class Remapper {
     return this.scalable.firstStage(slot, hi, lo, access);
   }
 
+  /** {@link loadContext} for a probe: from the real one's context cache, if that counts and has it. */
+  private probeContext(sid: number, slot: number, hi: number, lo: number): number {
+    const from = this.probed!;
+    const cached = sid & from.slotMask;
+    if ((this.layers & LAYER.CONTEXT) !== 0 && from.caching && from.slotSid[cached] === sid) {
+      this.slotKind[slot] = from.slotKind[cached]!;
+      this.slotLevels[slot] = from.slotLevels[cached]!;
+      this.slotBits[slot] = from.slotBits[cached]!;
+      this.slotFpd[slot] = from.slotFpd[cached]!;
+      this.slotDid[slot] = from.slotDid[cached]!;
+      this.slotRoot[slot] = from.slotRoot[cached]!;
+      this.slotTag[slot] = from.slotTag[cached]!;
+      this.slotFlags[slot] = from.slotFlags[cached]!;
+    } else {
+      const fault = this.loadContext(sid, slot);
+      if (fault !== TRANSLATE_OK) return fault;
+    }
+    this.seed(slot, hi, lo);
+    return TRANSLATE_OK;
+  }
+
+  /** For a probe, once it is known who asks: takes the translation from the real IOTLB, if that counts and has it. */
+  seed(slot: number, hi: number, lo: number): void {
+    const from = this.probed!.iotlb;
+    const tag = this.slotTag[slot]!;
+    if ((this.layers & LAYER.LEAF) === 0 || !from.peek(tag, hi, lo)) return;
+    this.iotlb.fill(tag, hi, lo, from.sizeLg2, from.outHi, from.outLo, from.perm, from.extra);
+  }
+
   /** Reads root and context entry of `sid` into context-cache slot `slot`; returns a fault reason or 0. */
   private loadContext(sid: number, slot: number): number {
     if (this.mode !== TTM.LEGACY) return this.scalable.loadContext(sid, slot);
     const memory = this.memory;
+    const kept = this.retained;
+    const absent = kept === null ? 0 : kept.absentContext(sid);
+    if (absent !== 0) {
+      this.faultDisabled = absent > 255;
+      return absent & 255;
+    }
     this.stats.structureReads++;
     if (!memory.locate(this.rootPfn, false)) return FAULT.LRT_1;
     let view = memory.view;
     let at = memory.index + (sid >>> 8) * 4;
     const root0 = view[at]!;
     const root1 = view[at + 1]!;
-    if ((root0 & P) === 0) return FAULT.LRT_2;
+    if ((root0 & P) === 0) {
+      if (kept !== null) kept.keepAbsentContext(sid, FAULT.LRT_2, false);
+      return FAULT.LRT_2;
+    }
     if (
       (root0 & ROOT_RSVD[0]!) !== 0 ||
       (root1 & this.pointerRsvdHi) !== 0 ||
@@ -202,7 +304,10 @@ export class Remapper {
     const high = view[at + 2]!;
     // FPD counts even in an entry that is not present.
     this.faultDisabled = (lo & FPD) !== 0;
-    if ((lo & P) === 0) return FAULT.LCT_2;
+    if ((lo & P) === 0) {
+      if (kept !== null) kept.keepAbsentContext(sid, FAULT.LCT_2, this.faultDisabled);
+      return FAULT.LCT_2;
+    }
     const tt = (lo >>> CONTEXT_ENTRY.TT.lsb) & 3;
     const pointerBad = tt !== TT.PASS_THROUGH && (hi & this.pointerRsvdHi) !== 0;
     if (
@@ -246,20 +351,34 @@ export class Remapper {
     const denied = (access & ACCESS.WRITE) !== 0 ? FAULT.LGN_2 : FAULT.LGN_3;
     let pfn = root;
     let perm = READ_WRITE;
+    let level = levels;
     stats.walks++;
-    for (let level = levels; level > 0; level--) {
+    const kept = this.retained;
+    if (kept !== null) {
+      if (kept.isAbsent(tag, hi, lo, levels)) return denied;
+      if (kept.find(tag, hi, lo, levels)) {
+        level = kept.level;
+        pfn = kept.pfn;
+        perm = kept.extra;
+      }
+    }
+    for (; level > 0; level--) {
       stats.walkReads++;
       if (!memory.locate(pfn, false)) return FAULT.LSS_1;
       const at = memory.index + indexOf(level, hi, lo) * 2;
       const entryLo = memory.view[at]!;
       const entryHi = memory.view[at + 1]!;
-      if ((entryLo & READ_WRITE) === 0) return denied;
+      if ((entryLo & READ_WRITE) === 0) {
+        if (kept !== null) kept.keepAbsent(tag, level, hi, lo);
+        return denied;
+      }
       const leaf = level === 1 || (level < 4 && (entryLo & PS) !== 0);
       const rsvd = 4 * level + (leaf ? 2 : 0);
       if ((entryLo & reserved[rsvd]!) !== 0 || (entryHi & reserved[rsvd + 1]!) !== 0) return FAULT.LSS_2;
       perm &= entryLo;
       if (!leaf) {
         pfn = (entryHi & ADDR_HI) * 0x10_0000 + (entryLo >>> 12);
+        if (kept !== null) kept.keepTable(tag, level - 1, hi, lo, pfn, perm);
         continue;
       }
       const wanted = access & READ_WRITE & ~perm;
@@ -284,19 +403,40 @@ export class Remapper {
   /** Context-cache invalidation (6.5.1.1, 6.5.2.1). Global. */
   invalidateContexts(): void {
     this.slotSid.fill(-1);
+    this.retained?.dropContexts(() => true, -1);
   }
 
   /** Domain-selective. */
   invalidateContextsOfDomain(did: number): void {
-    for (let slot = 0; slot < SLOTS; slot++) if (this.slotDid[slot] === did) this.slotSid[slot] = -1;
+    this.dropSlots(0, 0, did);
+    this.retained?.dropContexts(() => true, did);
   }
 
-  /** Device-selective; the function mask takes function bits 2, 2:1 or 2:0 out of the comparison. */
-  invalidateContextsOfDevice(sid: number, functionMask: number): void {
+  /**
+   * Device-selective; the function mask takes function bits 2, 2:1 or 2:0 out of the comparison. A unit may go by the
+   * domain-id that software must give with it (CCMD.DID), and the one that keeps all that it can does; in scalable mode a
+   * context entry has none.
+   */
+  invalidateContextsOfDevice(sid: number, functionMask: number, did: number): void {
     const mask = functionMask === 0 ? 0xffff : functionMask === 1 ? 0xfffb : functionMask === 2 ? 0xfff9 : 0xfff8;
-    for (let slot = 0; slot < SLOTS; slot++) {
+    const wanted = this.retained === null || this.mode !== TTM.LEGACY ? -1 : did;
+    this.dropSlots(sid, mask, wanted);
+    this.retained?.dropContexts((cached) => (cached & mask) === (sid & mask), wanted);
+  }
+
+  /** PASID-cache invalidation (6.5.2.2); -1 for any domain-id, any PASID. */
+  invalidatePasids(did: number, pasid: number): void {
+    // Slots hold what the PASID entries said, but for those of legacy mode.
+    if (this.retained === null || this.mode !== TTM.LEGACY) this.dropSlots(0, 0, did);
+    this.retained?.dropPasids(did, pasid);
+  }
+
+  /** Drops the context slots of source-ids that are `sid` where `mask` has ones, and of domain-id `did` unless that is -1. */
+  private dropSlots(sid: number, mask: number, did: number): void {
+    for (let slot = 0; slot <= this.slotMask; slot++) {
       const cached = this.slotSid[slot]!;
-      if (cached >= 0 && (cached & mask) === (sid & mask)) this.slotSid[slot] = -1;
+      if (cached < 0 || (cached & mask) !== (sid & mask)) continue;
+      if (did === -1 || this.slotDid[slot] === did) this.slotSid[slot] = -1;
     }
   }
 }

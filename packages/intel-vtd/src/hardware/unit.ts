@@ -4,7 +4,7 @@
  */
 import { IommuError, extract, hex, maskLo } from '@iommu-ts/bits';
 import type { Field } from '@iommu-ts/bits';
-import { Iotlb, RegisterFile, TRANSLATE_OK } from '@iommu-ts/iommu-core';
+import { Iotlb, LAYER, RegisterFile, TRANSLATE_OK } from '@iommu-ts/iommu-core';
 import type {
   HardwareStats,
   InvalidationEvent,
@@ -69,6 +69,10 @@ const refuse = (caps: Capabilities): void => {
  * invalidation, fault recording, event messages. Software sees it through {@link mmio} and memory only.
  *
  * Registers hold garbage as well as sense: no write throws, hangs or reads outside memory.
+ *
+ * With an IOTLB of mode `'retain'` the unit is the worst that the architecture allows: it keeps what it may until a command
+ * that is defined to drop it (`retained.ts` says what), and executes invalidations, by queue or by register, only when software
+ * next reads a register, so that a driver that does not wait is caught.
  */
 export class VtdUnit implements IommuHardware {
   readonly name = 'intel-vtd';
@@ -88,7 +92,9 @@ export class VtdUnit implements IommuHardware {
   /** The register block; also what to map into physical memory as MMIO. */
   readonly registers: RegisterFile;
   onInvalidate: ((event: InvalidationEvent) => void) | null = null;
-  readonly pendingInvalidations: number = 0;
+  get pendingInvalidations(): number {
+    return this.invalidator.pending;
+  }
   readonly invalidationHints: InvalidationHints = {
     leaf: 'a page-selective iotlb_inv_dsc',
     table: 'an iotlb_inv_dsc with IH=0',
@@ -96,8 +102,11 @@ export class VtdUnit implements IommuHardware {
     completion: 'inv_wait_dsc',
   };
 
-  probe(_requester: number, _pasid: number, _hi: number, _lo: number, _access: number, _layers: number): number {
-    throw new IommuError('EOPNOTSUPP', 'probe is not built for this unit yet');
+  probe(requester: number, pasid: number, iovaHi: number, iovaLo: number, access: number, layers: number): number {
+    const status = this.remapper.probe(requester, pasid, iovaHi, iovaLo, access, layers);
+    this.outHi = this.remapper.outHi;
+    this.outLo = this.remapper.outLo;
+    return status;
   }
 
   onInterrupt: ((source: string) => void) | null = null;
@@ -107,6 +116,8 @@ export class VtdUnit implements IommuHardware {
   private readonly faultEvent: EventInterrupt;
   private readonly completionEvent: EventInterrupt;
   private readonly invalidator: Invalidator;
+  /** Invalidations wait until software reads a register. */
+  private readonly defers: boolean;
 
   /**
    * @throws IommuError `EINVAL` for registers that overlap or a width outside 32 … 52, `EOPNOTSUPP` for a capability bit of
@@ -119,14 +130,18 @@ export class VtdUnit implements IommuHardware {
     if (!(Number.isInteger(haw) && haw >= 32 && haw <= 52)) {
       throw new IommuError('EINVAL', `host address width ${haw} is not from 32 to 52`, { haw: `${haw}` });
     }
-    const registers = new RegisterFile(registerMap(options.ver ?? 0x10, caps), registerBytes(caps), {
-      afterWrite: (offset) => this.written(offset),
-    });
+    this.iotlb = new Iotlb(options.iotlb);
+    this.defers = this.iotlb.mode === 'retain';
+    const afterWrite = (offset: number): void => this.written(offset);
+    const registers = new RegisterFile(
+      registerMap(options.ver ?? 0x10, caps),
+      registerBytes(caps),
+      this.defers ? { afterWrite, beforeRead: () => this.invalidate() } : { afterWrite },
+    );
     this.memory = memory;
     this.capabilities = caps;
     this.registers = registers;
     this.mmio = registers;
-    this.iotlb = new Iotlb(options.iotlb);
     this.remapper = new Remapper(memory, this.iotlb, caps, haw, this.stats);
     this.faultEvent = new EventInterrupt(registers, memory, OFFSET.FECTL, () => this.onInterrupt?.('fault'));
     this.completionEvent = new EventInterrupt(registers, memory, OFFSET.IECTL, () => this.onInterrupt?.('completion'));
@@ -140,6 +155,7 @@ export class VtdUnit implements IommuHardware {
       this.faultLog,
       this.completionEvent,
       this.stats,
+      this,
     );
   }
 
@@ -155,6 +171,12 @@ export class VtdUnit implements IommuHardware {
     this.iotlb.invalidateAll();
     const stats = this.stats;
     stats.walks = stats.walkReads = stats.structureReads = stats.commands = stats.invalidations = stats.faults = 0;
+    this.tellOfAll('reset');
+  }
+
+  private tellOfAll(name: string): void {
+    const all = { domain: -1, requester: -1, startPfn: 0, lastPfn: Infinity };
+    this.onInvalidate?.({ name, layers: LAYER.ALL, ...all });
   }
 
   /** See `Translator.translate`: the result is a fault reason (FRCD.FR), or -1 for a read of 0xFEEx_xxxx. */
@@ -169,24 +191,31 @@ export class VtdUnit implements IommuHardware {
     return status;
   }
 
+  /** Executes what software has handed over by queue and registers. */
+  private invalidate(): void {
+    this.invalidator.run();
+    this.invalidator.contextCommand();
+    this.invalidator.iotlbCommand();
+  }
+
   private written(offset: number): void {
     switch (offset) {
       case OFFSET.GCMD:
         this.command();
         break;
       case OFFSET.CCMD:
-        this.invalidator.contextCommand();
+        if (!this.defers) this.invalidator.contextCommand();
         break;
       case OFFSET.FSTS:
         this.faultLog.refresh();
         // A cleared queue error lets the queue go on from where it stopped.
-        this.invalidator.run();
+        if (!this.defers) this.invalidator.run();
         break;
       case OFFSET.FECTL:
         this.faultEvent.deliver();
         break;
       case OFFSET.IQT:
-        this.invalidator.run();
+        if (!this.defers) this.invalidator.run();
         break;
       case OFFSET.ICS:
         if ((this.registers.words[OFFSET.ICS / 4]! & 1) === 0) this.completionEvent.serviced();
@@ -195,8 +224,9 @@ export class VtdUnit implements IommuHardware {
         this.completionEvent.deliver();
         break;
       default:
-        if (offset === this.capabilities.ivaOffset + 8) this.invalidator.iotlbCommand();
-        else if (this.faultLog.owns(offset)) this.faultLog.refresh();
+        if (offset === this.capabilities.ivaOffset + 8) {
+          if (!this.defers) this.invalidator.iotlbCommand();
+        } else if (this.faultLog.owns(offset)) this.faultLog.refresh();
     }
   }
 
@@ -209,8 +239,8 @@ export class VtdUnit implements IommuHardware {
     const queue = words[AT_GSTS]! & QIE;
     if ((value & QIE) !== queue && this.capabilities.qi) {
       words[AT_GSTS] = words[AT_GSTS]! ^ QIE;
-      if (queue === 0) this.invalidator.run();
-      else this.invalidator.disable();
+      if (queue !== 0) this.invalidator.disable();
+      else if (!this.defers) this.invalidator.run();
     }
     if ((value & TE) !== (words[AT_GSTS]! & TE)) {
       words[AT_GSTS] = words[AT_GSTS]! ^ TE;
@@ -228,6 +258,8 @@ export class VtdUnit implements IommuHardware {
     if (this.capabilities.esrtps) {
       this.remapper.invalidateContexts();
       this.iotlb.invalidateAll();
+      this.remapper.retained?.clear();
+      this.tellOfAll('SRTP');
     }
   }
 
