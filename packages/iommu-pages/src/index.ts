@@ -21,3 +21,5 @@ export { DMA_MAPPING_ERROR } from './incoherent.ts';
 export type { CacheMaintenance, Coherency, DmaApi } from './incoherent.ts';
 export type { Handover, PreservedBlock } from './preserve.ts';
 export { IommuPagesList } from './pages-list.ts';
+export { Rcu } from './rcu.ts';
+export type { RcuClient, RcuClock, RcuOptions } from './rcu.ts';

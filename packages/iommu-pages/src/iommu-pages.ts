@@ -12,6 +12,8 @@ import type { IommuPagesList } from './pages-list.ts';
 import type { PhysicalMemory } from './physical-memory.ts';
 import { GONE, Preserved } from './preserve.ts';
 import type { Handover, PreservedBlock } from './preserve.ts';
+import { RcuFree } from './rcu-free.ts';
+import { Rcu } from './rcu.ts';
 import { SubPageStore, isPart } from './sub-page.ts';
 import type { PartBacking } from './part-map.ts';
 import type { Poison, SubPageUsage } from './sub-page.ts';
@@ -35,11 +37,11 @@ export class IommuPages {
   /** `nr_iommu_pages` and its like, per node and per control group. */
   readonly counters: Accounting;
   /** Size of a CPU page in bytes. */
-  readonly cpuPageSize: number;
+  readonly cpuPageSize: number = 4096;
   /** Node that {@link NUMA_NO_NODE} stands for (Linux: `numa_mem_id()` of the running CPU). */
-  localNode: number;
+  localNode = 0;
   /** {@link GFP} flags of allocations that name none. */
-  gfp: number;
+  gfp: number = GFP.KERNEL_ACCOUNT;
   #source: PageSource;
   /** Descriptors of all blocks, and of those that are whole pages: one and the same without `subPage`. */
   readonly #pool: DescriptorStore;
@@ -47,10 +49,13 @@ export class IommuPages {
   readonly #warnings: Warnings;
   readonly #incoherent: Incoherent;
   readonly #preserved: Preserved;
-  readonly #pageLg2: number;
+  readonly #pageLg2: number = 12;
   /** Parts of CPU pages, of at most so many bytes (0: none). */
   readonly #parts: SubPageStore | null;
-  readonly #partLimit: number;
+  readonly #partLimit: number = 0;
+  /** Readers of the tables, and the grace periods of {@link putPagesListRcu}. */
+  readonly rcu: Rcu;
+  readonly #rcuFree: RcuFree;
   #partGfp = 0;
   #memcg = 0;
   #atomicDepth = 0;
@@ -87,6 +92,8 @@ export class IommuPages {
     this.#parts = subPage ? new SubPageStore(whole, memory, backing, this.#pageLg2) : null;
     this.#pool = this.#parts ?? whole;
     this.#partLimit = subPage ? cpuPageSize / 2 : 0;
+    this.rcu = options.rcu ?? new Rcu();
+    this.#rcuFree = new RcuFree(this, this.rcu);
     this.#warnings = new Warnings(options.warn, options.onWarn);
     this.#incoherent = new Incoherent(this.#pool, this.#warnings, options.coherency, options.dma);
   }
@@ -191,6 +198,24 @@ export class IommuPages {
     }
     list.head = first;
     list.done = 'putPagesList';
+  }
+
+  /**
+   * As {@link putPagesList}, but after a grace period: no block is used again before every reader that has begun by now has
+   * ended (`rcu.readLock()` … `rcu.readUnlock()`; a dump of a page table is one). Until then the blocks stay live and
+   * counted, and can not be freed otherwise. Nothing is allocated, so it may be called in atomic context. The list must
+   * be re-initialised before it is used again.
+   * @returns what `rcu.poll()` takes to tell whether the grace period is over.
+   * @throws IommuError `EINVAL` as {@link putPagesList}.
+   */
+  putPagesListRcu(list: IommuPagesList): number {
+    this.#checkList(list, 'putPagesListRcu');
+    return this.#rcuFree.put(list);
+  }
+
+  /** Blocks that wait for a grace period, or for being freed after one. */
+  get rcuPending(): number {
+    return this.#rcuFree.length;
   }
 
   /**

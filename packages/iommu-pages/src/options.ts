@@ -2,6 +2,7 @@ import type { BuddyRange } from './buddy.ts';
 import type { DescriptorLayout } from './descriptors/store.ts';
 import type { Coherency, DmaApi } from './incoherent.ts';
 import type { Handover } from './preserve.ts';
+import type { Rcu } from './rcu.ts';
 import type { PagesWarning, WarnMode } from './warn.ts';
 
 /** Options of {@link IommuPages}. */
@@ -20,6 +21,8 @@ export interface IommuPagesOptions {
   readonly dma?: DmaApi;
   /** What the last kernel preserved; kept out of the source until it is restored. */
   readonly handover?: Handover;
+  /** Readers and grace periods for `putPagesListRcu`; default: its own, without a clock (see {@link Rcu.run}). */
+  readonly rcu?: Rcu;
   /** Size of a CPU page in bytes (default 4096): what sizes round up to, and what the counters count. */
   readonly cpuPageSize?: 4096 | 16384 | 65536;
   /**

@@ -31,6 +31,8 @@ export class RcuFree implements RcuClient {
   /** Takes all of `list`. @returns what `Rcu.poll` takes. */
   put(list: IommuPagesList): number {
     this.#pages.listSplice(list, this.#later);
+    list.done = 'putPagesListRcu';
+    list.into = null;
     return this.#rcu.request();
   }
 
