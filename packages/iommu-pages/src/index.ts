@@ -23,3 +23,16 @@ export type { Handover, PreservedBlock } from './preserve.ts';
 export { IommuPagesList } from './pages-list.ts';
 export { Rcu } from './rcu.ts';
 export type { RcuClient, RcuClock, RcuOptions } from './rcu.ts';
+export {
+  IOPTDESC_MEMDESC,
+  IOPTDESC_MEMDESC_NO_MEMCG,
+  IOPTDESC_OVERLAY,
+  IOPTDESC_OVERLAY_NO_MEMCG,
+  MEMDESC,
+  STRUCT_PAGE,
+  STRUCT_PAGE_NO_MEMCG,
+} from './descriptors/layouts.ts';
+export type { StructField, StructLayout } from './descriptors/layouts.ts';
+export { descriptorCost } from './descriptors/cost.ts';
+export type { DescriptorCost } from './descriptors/cost.ts';
+export type { DescriptorLayout, DescriptorUsage } from './descriptors/store.ts';
