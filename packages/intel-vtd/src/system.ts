@@ -1,8 +1,10 @@
 /** A whole system with one remapping unit: memory, device, driver, bus. */
+import { maskOf } from '@iommu-ts/bits';
 import { createMachine } from '@iommu-ts/iommu-core';
 import type { IommuSystem, SystemOptions } from '@iommu-ts/iommu-core';
 import { VtdDriver } from './driver/driver.ts';
 import { VtdUnit } from './hardware/unit.ts';
+import { ECAP } from './registers.ts';
 
 /** Capability registers of a kind of unit. */
 export interface VtdPreset {
@@ -39,6 +41,9 @@ export interface VtdSystem extends IommuSystem {
   readonly driver: VtdDriver;
 }
 
+/** ECAP bits of a unit that snoops the CPU's caches when it reads structures and page tables (C), and in scalable mode. */
+const COHERENT = maskOf(ECAP.C) | maskOf(ECAP.SMPWCS);
+
 /**
  * A remapping unit with its driver, ready to use: translation is on, no device is attached.
  * @throws IommuError `EOPNOTSUPP`, `EINVAL` for capability registers the unit can't have, `ENOMEM`.
@@ -47,7 +52,8 @@ export const createVtdIommu = (options: VtdSystemOptions = {}): VtdSystem => {
   const machine = createMachine(options);
   const { memory, pages, clock } = machine;
   const { preset = 'server' } = options;
-  const unit = typeof preset === 'string' ? VTD_PRESETS[preset] : preset;
+  const kind: VtdPreset = typeof preset === 'string' ? VTD_PRESETS[preset] : preset;
+  const unit = options.incoherentWalker === true ? { ...kind, ecap: kind.ecap & ~COHERENT } : kind;
   const hardware = new VtdUnit(machine.deviceMemory, {
     ...unit,
     ...(options.iotlb === undefined ? {} : { iotlb: options.iotlb }),

@@ -5,7 +5,7 @@
  *
  * It knows the unit only by its registers and by memory.
  */
-import { IommuError, addressOfPfn, hex, hi32, hiOfPfn, join64, lo32, loOfPfn, maskLo } from '@iommu-ts/bits';
+import { IommuError, hex, hi32, join64, lo32, maskLo } from '@iommu-ts/bits';
 import { IdAllocator, PagingDomain } from '@iommu-ts/iommu-core';
 import type {
   CreateDomainOptions,
@@ -19,14 +19,14 @@ import type {
   ReservedRegion,
   VirtualClock,
 } from '@iommu-ts/iommu-core';
-import { NO_PAGE } from '@iommu-ts/iommu-pages';
 import type { IommuPages, PhysicalMemory } from '@iommu-ts/iommu-pages';
 import type { PageTableConfig } from '@iommu-ts/page-table';
 import { decodeFaultRecord } from '../faults.ts';
 import { secondStageConfig } from '../second-stage.ts';
 import { EVENT_CTL, FSTS, GCMD, OFFSET, parseCapabilities } from '../registers.ts';
 import type { Capabilities } from '../registers.ts';
-import { CONTEXT_ENTRY, CONTEXT_ENTRY_BYTES, ROOT_ENTRY, ROOT_ENTRY_BYTES, TT } from '../structures.ts';
+import { TT } from '../structures.ts';
+import { ContextTables } from './context-tables.ts';
 import { CachingModeDomainOps, DomainOps } from './domain.ts';
 import { Invalidations } from './invalidation.ts';
 
@@ -70,7 +70,6 @@ export class VtdDriver implements IommuDriver {
   readonly capabilities: Capabilities;
 
   private readonly mmio: MmioPort;
-  private readonly memory: PhysicalMemory;
   private readonly pages: IommuPages;
   private readonly clock: VirtualClock;
   private readonly mode: DomainMode;
@@ -82,9 +81,7 @@ export class VtdDriver implements IommuDriver {
   private readonly ops: DomainOps;
   private readonly live = new Set<PagingDomain>();
   private readonly attachments = new Map<number, Domain>();
-  /** Context tables by bus. */
-  private readonly contextTables = new Map<number, number>();
-  private rootPfn: number;
+  private readonly contexts: ContextTables;
   private released = false;
 
   /**
@@ -93,7 +90,6 @@ export class VtdDriver implements IommuDriver {
    */
   constructor(options: VtdDriverOptions) {
     this.mmio = options.mmio;
-    this.memory = options.memory;
     this.pages = options.pages;
     this.clock = options.clock;
     this.mode = options.mode ?? 'strict';
@@ -103,17 +99,20 @@ export class VtdDriver implements IommuDriver {
     if (this.aw === 0) {
       throw new IommuError('ENODEV', `no page-table width that is known in CAP ${hex(caps.cap)}`, { cap: caps.cap });
     }
-    this.table = secondStageConfig(caps, this.aw, options.hostAddressWidth);
+    const { pages } = this;
+    this.table = {
+      ...secondStageConfig(caps, this.aw, options.hostAddressWidth),
+      ...(caps.coherent ? {} : { flush: (pfn, offset, bytes) => pages.flushIncoherent(pfn, offset, bytes) }),
+    };
     this.ids = new IdAllocator('domain id', FIRST_DID, 2 ** caps.didBits - 1);
-    this.invalidations = new Invalidations(this.mmio, this.memory, this.pages, caps);
+    this.invalidations = new Invalidations(this.mmio, options.memory, pages, caps);
     const Ops = caps.cachingMode ? CachingModeDomainOps : DomainOps;
     this.ops = new Ops(this.invalidations, (domain) => {
       this.live.delete(domain);
       this.ids.free(domain.id);
     });
     this.info = this.describe();
-    this.rootPfn = this.pages.allocPagesSz(4096);
-    if (this.rootPfn === NO_PAGE) throw new IommuError('ENOMEM', 'no page for the root table');
+    this.contexts = new ContextTables(options.memory, pages, caps.coherent, () => this.flushWriteBuffer());
     try {
       this.enable();
     } catch (error) {
@@ -148,7 +147,7 @@ export class VtdDriver implements IommuDriver {
     this.clearFaults();
     if ((this.mmio.read32(OFFSET.GSTS) & QIE) !== 0) this.command(QIE, false);
     if (this.invalidations.setUpQueue()) this.command(QIE, true);
-    const root = addressOfPfn(this.rootPfn);
+    const { root } = this.contexts;
     this.mmio.write64(OFFSET.RTADDR, hi32(root), lo32(root));
     this.command(SRTP, true);
     this.invalidations.contextGlobal();
@@ -195,14 +194,14 @@ export class VtdDriver implements IommuDriver {
       throw new IommuError('EOPNOTSUPP', 'the unit has no pass-through (ECAP.PT)', { ecap: this.capabilities.ecap });
     }
     if (this.attachments.get(requester) === domain) return;
-    const entry = domain.type === 'blocked' ? -1 : this.contextEntry(requester);
+    if (domain.type !== 'blocked') this.contexts.prepare(requester);
     this.takeOut(requester);
     this.attachments.set(requester, domain);
     if (domain.type === 'paging') {
       domain.attached();
-      this.install(entry, requester, TT.UNTRANSLATED, domain.table.rootPfn, domain.id);
+      this.install(requester, TT.UNTRANSLATED, domain.table.rootPfn, domain.id);
     } else if (domain.type === 'identity') {
-      this.install(entry, requester, TT.PASS_THROUGH, 0, IDENTITY_DID);
+      this.install(requester, TT.PASS_THROUGH, 0, IDENTITY_DID);
     }
   }
 
@@ -257,10 +256,7 @@ export class VtdDriver implements IommuDriver {
     this.clearFaults();
     this.command(QIE, false);
     this.invalidations.tearDown();
-    for (const pfn of this.contextTables.values()) this.pages.freePages(pfn);
-    this.contextTables.clear();
-    this.pages.freePages(this.rootPfn);
-    this.rootPfn = NO_PAGE;
+    this.contexts.free();
   }
 
   private clearFaults(): void {
@@ -279,36 +275,9 @@ export class VtdDriver implements IommuDriver {
     }
   }
 
-  /** Low word of the address of the device's context entry; makes the bus's context table. The high word is the table's. */
-  private contextEntry(requester: number): number {
-    const bus = requester >>> 8;
-    let table = this.contextTables.get(bus);
-    if (table === undefined) {
-      table = this.pages.allocPagesSz(256 * CONTEXT_ENTRY_BYTES);
-      if (table === NO_PAGE)
-        throw new IommuError('ENOMEM', `no page for the context table of bus ${hex(bus)}`, { bus });
-      this.contextTables.set(bus, table);
-      const root = loOfPfn(this.rootPfn) | (bus * ROOT_ENTRY_BYTES);
-      this.memory.store64(hiOfPfn(this.rootPfn), root, hiOfPfn(table), loOfPfn(table) | maskLo(ROOT_ENTRY.P));
-      this.flushWriteBuffer();
-    }
-    return loOfPfn(table) | ((requester & 0xff) * CONTEXT_ENTRY_BYTES);
-  }
-
-  private contextHi(requester: number): number {
-    return hiOfPfn(this.contextTables.get(requester >>> 8)!);
-  }
-
-  /** Writes a context entry, the quadword with P last. In caching mode the not-present entry may be cached: it goes (6.1). */
-  private install(entry: number, requester: number, tt: number, rootPfn: number, did: number): void {
-    const hi = this.contextHi(requester);
-    this.memory.store64(hi, entry | 8, 0, (did << (CONTEXT_ENTRY.DID.lsb - 64)) | this.aw);
-    this.memory.store64(
-      hi,
-      entry,
-      hiOfPfn(rootPfn),
-      loOfPfn(rootPfn) | (tt << CONTEXT_ENTRY.TT.lsb) | maskLo(CONTEXT_ENTRY.P),
-    );
+  /** Writes a context entry. In caching mode the not-present entry may be cached: it goes (6.1). */
+  private install(requester: number, tt: number, rootPfn: number, did: number): void {
+    this.contexts.install(requester, tt, rootPfn, did, this.aw);
     if (this.capabilities.cachingMode) {
       this.invalidations.contextDevice(0, requester);
       this.invalidations.iotlbDomain(did);
@@ -319,11 +288,8 @@ export class VtdDriver implements IommuDriver {
   private takeOut(requester: number): void {
     const old = this.attachments.get(requester);
     if (old === undefined || old.type === 'blocked') return;
-    const hi = this.contextHi(requester);
-    const entry = this.contextEntry(requester);
     const did = old.type === 'paging' ? old.id : IDENTITY_DID;
-    this.memory.store64(hi, entry, 0, 0);
-    this.memory.store64(hi, entry | 8, 0, 0);
+    this.contexts.clear(requester);
     this.invalidations.contextDevice(did, requester);
     this.invalidations.iotlbDomain(did);
     if (old.type === 'paging') old.detached();
