@@ -49,6 +49,11 @@ export interface IommuHardware extends Translator {
   onInvalidate: ((event: InvalidationEvent) => void) | null;
   /** Invalidations accepted that have not taken effect yet; 0 but for the mode `'retain'`. */
   readonly pendingInvalidations: number;
+  /**
+   * The architecture forbids to change a valid table entry into a different valid one without having it invalid, and
+   * invalidated, in between (Arm). Default false.
+   */
+  readonly needsBreakBeforeMake?: boolean;
   /** Names of the operations that a driver may have forgotten. */
   readonly invalidationHints: InvalidationHints;
 }

@@ -27,6 +27,7 @@ export type { DmaResult } from './bus.ts';
 export { WalkCache } from './walk-cache.ts';
 export { Checks } from './checks/checks.ts';
 export type { CheckSummary } from './checks/checks.ts';
+export type { FlushRow } from './checks/incoherence.ts';
 export type { InvalidationRow, SyncRow } from './checks/invalidations.ts';
 export { formatReport } from './checks/report-log.ts';
 export { CHECK_KINDS, LAYER } from './checks/types.ts';

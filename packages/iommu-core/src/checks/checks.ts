@@ -4,9 +4,12 @@ import type { IommuPages, PhysicalMemory } from '@iommu-ts/iommu-pages';
 import type { Bus } from '../bus.ts';
 import type { VirtualClock } from '../clock.ts';
 import type { IommuDriver, IommuHardware } from '../driver.ts';
+import { BreakBeforeMake } from './break-before-make.ts';
 import { DeviceMemory } from './device-memory.ts';
 import { DomainWatch } from './domain-watch.ts';
 import { watchDriver } from './driver-watch.ts';
+import { Incoherence } from './incoherence.ts';
+import type { FlushRow } from './incoherence.ts';
 import { Invalidations } from './invalidations.ts';
 import type { InvalidationRow, SyncRow } from './invalidations.ts';
 import { Quarantine } from './quarantine.ts';
@@ -54,7 +57,9 @@ export class Checks {
   readonly #state: CheckState;
   readonly #tables: TablePages;
   readonly #invalidations: Invalidations;
-  readonly #domains: DomainWatch;
+  readonly #breakBeforeMake: BreakBeforeMake;
+  /** Null where the walker snoops. */
+  readonly #incoherence: Incoherence | null;
   #quarantine: Quarantine | null = null;
   #translator: CheckedTranslator | null = null;
 
@@ -65,7 +70,9 @@ export class Checks {
     this.#state = new CheckState(this.#log, machine.pages, this.deviceMemory);
     this.#tables = new TablePages(this.#state);
     this.#invalidations = new Invalidations(this.#state, this.#tables);
-    this.#domains = new DomainWatch(this.#state, this.#tables, this.#invalidations, null);
+    this.#breakBeforeMake = new BreakBeforeMake(this.#state);
+    this.#incoherence = machine.incoherent ? new Incoherence(this.#state, this.#tables) : null;
+    if (this.#incoherence !== null) machine.pages.cacheMaintenance = this.#incoherence;
     this.#quarantinePages(machine);
   }
 
@@ -84,26 +91,38 @@ export class Checks {
     this.#state.hardware = hardware;
     this.#state.driver = driver;
     this.#tables.started = true;
+    const { log } = this.#state;
+    const broken =
+      hardware.needsBreakBeforeMake === true && log.wants('break-before-make') ? this.#breakBeforeMake : null;
     const before = hardware.onInvalidate;
     hardware.onInvalidate = (event) => {
       before?.(event);
       this.#tables.invalidated(event);
       this.#invalidations.invalidated(event);
+      broken?.invalidated(event);
     };
-    const translator = new CheckedTranslator(this.#state, bus.translator, this.#quarantine!.pages, () => {});
+    const incoherence = log.wants('incoherent') ? this.#incoherence : null;
+    const translator = new CheckedTranslator(this.#state, bus.translator, this.#quarantine!.pages, incoherence);
     this.#translator = translator;
     (bus as { translator: Bus['translator'] }).translator = translator;
     this.#invalidations.translating = translator;
     hardware.iotlb.listener = this.#invalidations;
-    watchDriver(this.#state, this.#tables, this.#domains, this.#invalidations, driver);
+    const domains = new DomainWatch(this.#state, this.#tables, this.#invalidations, broken);
+    watchDriver(this.#state, this.#tables, domains, this.#invalidations, driver);
   }
 
   #quarantinePages(machine: CheckedMachine): void {
     const limit = this.#log.wants('use-after-free') ? (this.options.quarantinePages ?? QUARANTINE_PAGES) : 0;
     machine.pages.wrapSource((source) => {
       this.#quarantine = new Quarantine(source, machine.memory, limit, {
-        allocated: (pfn, bytes) => void this.#tables.allocated(pfn, bytes),
-        freeing: (pfn) => ({ freedBy: this.#log.event, allocatedBy: this.#tables.freeing(pfn)?.allocatedBy }),
+        allocated: (pfn, bytes) => {
+          const block = this.#tables.allocated(pfn, bytes);
+          this.#incoherence?.allocated(block);
+        },
+        freeing: (pfn, bytes) => {
+          this.#incoherence?.freeing(pfn, bytes);
+          return { freedBy: this.#log.event, allocatedBy: this.#tables.freeing(pfn)?.allocatedBy };
+        },
         overwritten: (block, offset) => this.#overwritten(block, offset),
       });
       return this.#quarantine;
@@ -202,6 +221,11 @@ export class Checks {
   /** Commands that invalidate, by name: sent, entries dropped, and those of them that were still true. */
   invalidationTable(): readonly InvalidationRow[] {
     return this.#invalidations.commandRows;
+  }
+
+  /** On an incoherent machine: flushes by operation, and how many of their cache lines the device had already. */
+  flushTable(): readonly FlushRow[] {
+    return this.#incoherence?.rows ?? [];
   }
 
   /** Operations that invalidate: what they sent, and how many of them had to send anything. */

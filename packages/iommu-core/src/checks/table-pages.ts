@@ -36,6 +36,8 @@ const isWhole = (event: InvalidationEvent): boolean => event.startPfn <= 0 && ev
 export class TablePages {
   readonly #state: CheckState;
   readonly blocks = new Map<number, Block>();
+  /** The same by each of their 4 KiB pages. */
+  readonly #pages = new Map<number, Block>();
   readonly #gathered = new Map<number, Gathered>();
   /** Blocks allocated in the present call of the engine or the driver. */
   #fresh: Block[] = [];
@@ -58,6 +60,7 @@ export class TablePages {
       table: null,
     };
     this.blocks.set(pfn, block);
+    for (let i = 0; i < bytes / 4096; i++) this.#pages.set(pfn + i, block);
     this.#fresh.push(block);
     return block;
   }
@@ -157,6 +160,7 @@ export class TablePages {
     if (block.table !== null && block.owner !== null) this.#judge(block, block.owner, gathered);
     this.#gathered.delete(pfn);
     this.blocks.delete(pfn);
+    for (let i = 0; i < block.bytes / 4096; i++) this.#pages.delete(pfn + i);
     return block;
   }
 
@@ -188,8 +192,20 @@ export class TablePages {
     });
   }
 
+  /** The live block that page `pfn` lies in. */
+  holding(pfn: number): Block | undefined {
+    return this.#pages.get(pfn);
+  }
+
   /** The live block of which `startPfn … lastPfn` holds a page. */
   within(startPfn: number, lastPfn: number): Block | undefined {
+    if (lastPfn - startPfn < this.blocks.size) {
+      for (let pfn = startPfn; pfn <= lastPfn; pfn++) {
+        const block = this.#pages.get(pfn);
+        if (block !== undefined) return block;
+      }
+      return undefined;
+    }
     for (const block of this.blocks.values()) {
       if (block.pfn <= lastPfn && block.pfn + block.bytes / 4096 > startPfn) return block;
     }

@@ -3,6 +3,7 @@ import { addressOfPfn, hex, join64, pfnOfWords } from '@iommu-ts/bits';
 import type { Translator } from '../transaction.ts';
 import { ACCESS, NO_PASID, TRANSLATE_OK } from '../transaction.ts';
 import type { DomainModel } from './domain-model.ts';
+import type { Incoherence } from './incoherence.ts';
 import type { FreedBlock } from './quarantine.ts';
 import { at } from './report-log.ts';
 import type { CheckState, Probe } from './state.ts';
@@ -28,7 +29,7 @@ export class CheckedTranslator implements Translator {
   readonly #state: CheckState;
   readonly #inner: Translator;
   readonly #freed: ReadonlyMap<number, FreedBlock>;
-  readonly #after: (answer: Answer, fresh: Probe) => void;
+  readonly #incoherence: Incoherence | null;
   outHi = 0;
   outLo = 0;
   /** Who is being translated for. */
@@ -41,12 +42,12 @@ export class CheckedTranslator implements Translator {
     state: CheckState,
     inner: Translator,
     freed: ReadonlyMap<number, FreedBlock>,
-    after: (answer: Answer, fresh: Probe) => void,
+    incoherence: Incoherence | null,
   ) {
     this.#state = state;
     this.#inner = inner;
     this.#freed = freed;
-    this.#after = after;
+    this.#incoherence = incoherence;
   }
 
   translate(requester: number, pasid: number, iovaHi: number, iovaLo: number, access: number, length = 1): number {
@@ -60,9 +61,9 @@ export class CheckedTranslator implements Translator {
     this.outLo = lo;
     const answer: Answer = { requester, pasid, iovaHi, iovaLo, access, length, status, hi, lo };
     const fresh = this.#state.probe(requester, pasid, iovaHi, iovaLo, access, 0);
+    this.#incoherence?.check(answer, fresh);
     if (fresh.freed >= 0) this.#throughFreed(answer, fresh.freed);
     else if (!this.#agree(answer, fresh)) this.#stale(answer, fresh);
-    this.#after(answer, fresh);
     return status;
   }
 
