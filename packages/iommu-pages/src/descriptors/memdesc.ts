@@ -88,7 +88,7 @@ export class MemdescStore implements DescriptorStore {
   }
 
   headOf(pfn: number): number {
-    return this.#enter(pfn - (pfn % this.#framePages)) ? this.#pfn : -1;
+    return this.#enter(Math.floor(pfn / this.#framePages) * this.#framePages) ? this.#pfn : -1;
   }
 
   pfn(desc: number): number {

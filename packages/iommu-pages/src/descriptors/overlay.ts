@@ -49,6 +49,11 @@ export class OverlayStore implements DescriptorStore {
   readonly #framePages: number;
   readonly #frameLg2: number;
 
+  /** The descriptor that was reached last, and its words; a descriptor never moves. */
+  #last = NO_DESC;
+  #view: Int32Array = new Int32Array(0);
+  #index = 0;
+
   /** @param framePages 4 KiB pages in a CPU page. */
   constructor(map: Memmap, framePages: number) {
     this.#map = map;
@@ -57,10 +62,11 @@ export class OverlayStore implements DescriptorStore {
   }
 
   add(pfn: number, sizeLg2: number, node: number, memcg: number): number {
-    const map = this.#map;
+    if (!this.#map.locate(pfn, true)) return NO_DESC;
+    this.#to(pfn);
+    const view = this.#view;
+    const index = this.#index;
     const order = sizeLg2 - this.#frameLg2;
-    if (!map.locate(pfn, true)) return NO_DESC;
-    const { view, index } = map;
     view[index + FLAGS] = order > 0 ? HEAD : 0;
     view[index + FLAGS_HI] = node << NODE_SHIFT;
     unlink(view, index + LINKS);
@@ -74,16 +80,15 @@ export class OverlayStore implements DescriptorStore {
     view[index + REFCOUNT] = 1;
     view[index + MEMCG] = memcgData(memcg);
     view[index + MEMCG + 1] = 0;
-    if (order > 0) this.#tails(pfn, order, node);
+    if (order > 0) this.#addTails(pfn, order, node);
     return pfn;
   }
 
   remove(desc: number): void {
-    const map = this.#map;
-    map.locate(desc, true);
-    const { view, index } = map;
+    this.#to(desc);
+    const view = this.#view;
+    const index = this.#index;
     const compound = (view[index + FLAGS]! & HEAD) !== 0;
-    const frames = compound ? 1 << this.#order(desc) : 1;
     view[index + FLAGS] = 0;
     unlink(view, index + LINKS);
     view[index + INDEX] = 0;
@@ -91,26 +96,31 @@ export class OverlayStore implements DescriptorStore {
     view[index + TYPE] = NO_TYPE;
     view[index + REFCOUNT] = 0;
     view[index + MEMCG] = 0;
-    for (let i = 1; i < frames; i++) {
-      map.locate(desc + i * this.#framePages, true);
-      map.view[map.index + FLAGS] = 0;
-      map.view[map.index + LINKS] = 0;
-      map.view[map.index + LINKS + 1] = 0;
-    }
+    if (compound) this.#removeTails(desc);
   }
 
   find(pfn: number): number {
+    if (pfn !== this.#last) {
+      const map = this.#map;
+      // Looking makes no memory; what is not in use is not remembered.
+      if (!map.locate(pfn, false) || map.view[map.index + REFCOUNT] !== 1) return NO_DESC;
+      this.#last = pfn;
+      this.#view = map.view;
+      this.#index = map.index;
+      return pfn;
+    }
     // A frame in use that is no tail is the first of a block: whatever else holds frames is not among these.
-    return this.#map.locate(pfn, false) && this.#map.view[this.#map.index + REFCOUNT] === 1 ? pfn : NO_DESC;
+    return this.#view[this.#index + REFCOUNT] === 1 ? pfn : NO_DESC;
   }
 
   headOf(pfn: number): number {
     const map = this.#map;
-    if (!map.locate(pfn - (pfn % this.#framePages), false)) return -1;
+    const frame = Math.floor(pfn / this.#framePages) * this.#framePages;
+    if (!map.locate(frame, false)) return -1;
     const { view, index } = map;
     const head = view[index + LINKS]!;
     if ((head & COMPOUND_TAIL) !== 0) return map.pfnAt(view[index + LINKS + 1]!, head - COMPOUND_TAIL);
-    return view[index + REFCOUNT] === 1 ? pfn - (pfn % this.#framePages) : -1;
+    return view[index + REFCOUNT] === 1 ? frame : -1;
   }
 
   pfn(desc: number): number {
@@ -118,49 +128,47 @@ export class OverlayStore implements DescriptorStore {
   }
 
   sizeLg2(desc: number): number {
-    const map = this.#map;
-    map.locate(desc, false);
-    return (map.view[map.index + FLAGS]! & HEAD) === 0 ? this.#frameLg2 : this.#frameLg2 + this.#order(desc);
+    this.#to(desc);
+    return (this.#view[this.#index + FLAGS]! & HEAD) === 0 ? this.#frameLg2 : this.#frameLg2 + this.#order(desc);
   }
 
   node(desc: number): number {
-    this.#map.locate(desc, false);
-    return this.#map.view[this.#map.index + FLAGS_HI]! >>> NODE_SHIFT;
+    this.#to(desc);
+    return this.#view[this.#index + FLAGS_HI]! >>> NODE_SHIFT;
   }
 
   next(desc: number): number {
-    const map = this.#map;
-    map.locate(desc, false);
-    const at = map.index + LINKS;
-    return isLast(map.view, at) ? NO_DESC : map.pfnAt(map.view[at + 1]!, map.view[at]!);
+    this.#to(desc);
+    const at = this.#index + LINKS;
+    return isLast(this.#view, at) ? NO_DESC : this.#map.pfnAt(this.#view[at + 1]!, this.#view[at]!);
   }
 
   setNext(desc: number, next: number): void {
-    const map = this.#map;
-    map.locate(desc, true);
-    const { view, index } = map;
+    this.#to(desc);
+    const at = this.#index + LINKS;
     if (next === NO_DESC) {
-      linkLast(view, index + LINKS);
+      linkLast(this.#view, at);
       return;
     }
+    const map = this.#map;
     map.address(next);
-    view[index + LINKS] = map.lo;
-    view[index + LINKS + 1] = map.hi;
+    this.#view[at] = map.lo;
+    this.#view[at + 1] = map.hi;
     map.address(desc);
-    map.locate(next, true);
-    map.view[map.index + PREV] = map.lo;
-    map.view[map.index + PREV + 1] = map.hi;
+    this.#to(next);
+    this.#view[this.#index + PREV] = map.lo;
+    this.#view[this.#index + PREV + 1] = map.hi;
   }
 
   memcg(desc: number): number {
-    this.#map.locate(desc, false);
-    return memcgOf(this.#map.view[this.#map.index + MEMCG]!);
+    this.#to(desc);
+    return memcgOf(this.#view[this.#index + MEMCG]!);
   }
 
   flags(desc: number): number {
-    const map = this.#map;
-    map.locate(desc, false);
-    const { view, index } = map;
+    this.#to(desc);
+    const view = this.#view;
+    const index = this.#index;
     return (
       view[index + PRIVATE]! |
       (isLinked(view, index + LINKS) ? DESC.ON_LIST : 0) |
@@ -169,9 +177,9 @@ export class OverlayStore implements DescriptorStore {
   }
 
   setFlags(desc: number, flags: number): void {
-    const map = this.#map;
-    map.locate(desc, true);
-    const { view, index } = map;
+    this.#to(desc);
+    const view = this.#view;
+    const index = this.#index;
     view[index + PRIVATE] = flags & ~FIELD_FLAGS;
     view[index + INDEX] = (flags & DESC.INCOHERENT) === 0 ? 0 : 1;
     const linked = isLinked(view, index + LINKS);
@@ -184,6 +192,15 @@ export class OverlayStore implements DescriptorStore {
     return { layout: 'overlay', memmapBytes: this.#map.bytes, slabBytes: 0, slabUsedBytes: 0 };
   }
 
+  #to(desc: number): void {
+    if (desc === this.#last) return;
+    const map = this.#map;
+    map.locate(desc, true);
+    this.#last = desc;
+    this.#view = map.view;
+    this.#index = map.index;
+  }
+
   /** Order of the compound block: in the flags of its second frame. */
   #order(desc: number): number {
     const map = this.#map;
@@ -191,7 +208,7 @@ export class OverlayStore implements DescriptorStore {
     return map.view[map.index + FLAGS]! & PAGE_FLAGS.orderMask;
   }
 
-  #tails(pfn: number, order: number, node: number): void {
+  #addTails(pfn: number, order: number, node: number): void {
     const map = this.#map;
     const frames = 1 << order;
     map.address(pfn);
@@ -205,6 +222,17 @@ export class OverlayStore implements DescriptorStore {
       view[index + LINKS] = lo;
       view[index + LINKS + 1] = hi;
       view[index + REFCOUNT] = 0;
+    }
+  }
+
+  #removeTails(pfn: number): void {
+    const map = this.#map;
+    const frames = 1 << this.#order(pfn);
+    for (let i = 1; i < frames; i++) {
+      map.locate(pfn + i * this.#framePages, true);
+      map.view[map.index + FLAGS] = 0;
+      map.view[map.index + LINKS] = 0;
+      map.view[map.index + LINKS + 1] = 0;
     }
   }
 }
