@@ -1,7 +1,7 @@
 import { defineConfig } from 'tsup';
 
 export default defineConfig({
-  entry: { index: 'src/index.ts', 'suite/index': 'src/suite/index.ts' },
+  entry: { index: 'src/index.ts', 'suite/index': 'src/suite/index.ts', 'mutation/index': 'src/mutation/index.ts' },
   format: ['esm'],
   dts: true,
   sourcemap: true,

@@ -1,5 +1,5 @@
 /** Memory runs out in the middle of a map: for every n the n-th table that it needs can't be had. */
-import { IommuError, hex } from '@iommu-ts/bits';
+import { IommuError, hex, hi32, lo32 } from '@iommu-ts/bits';
 import { PageTable } from '@iommu-ts/page-table';
 import { expect } from 'vitest';
 import { ArmedSource, forEachFailure } from '../failing-source.ts';
@@ -189,11 +189,9 @@ export const failureCases: readonly FormatSuiteCase[] = [
 /** Leaves of the whole range, made in a second table that is thrown away. */
 const wholeLeaves = (rig: FormatRig, range: Range): { iova: bigint; pa: bigint; size: bigint }[] => {
   const table = new PageTable(rig.pages, rig.config);
-  const words = (value: bigint): [number, number] => [Number(value >> 32n), Number(BigInt.asIntN(32, value))];
-  const [hi, lo] = words(range.iova);
-  const [paHi, paLo] = words(range.pa);
-  expect(table.map(hi, lo, paHi, paLo, Number(range.size), 3, null)).toBe(0);
-  const leaves = [...table.leaves()].map(({ iova, pa, size }) => ({ iova, pa, size }));
+  const { iova, pa, size } = range;
+  expect(table.map(hi32(iova), lo32(iova), hi32(pa), lo32(pa), Number(size), 3)).toBe(0);
+  const leaves = [...table.leaves()];
   table.destroy();
   return leaves;
 };
