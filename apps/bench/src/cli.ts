@@ -2,11 +2,13 @@
 import { writeFileSync } from 'node:fs';
 import { PhysicalMemory } from '@iommu-ts/iommu-pages';
 import { Command, InvalidArgumentError } from 'commander';
+import { checksOnRatios } from './checks-on.ts';
 import { checksOffRatios } from './checks-off.ts';
 import { DRIVERS, loadDriver } from './drivers.ts';
 import { measureRow } from './measure.ts';
 import type { RowResult } from './measure.ts';
 import { oneOrAllRatios } from './one-or-all.ts';
+import { LAYOUTS, fillRatio, pageRows } from './page-rows.ts';
 import { bulkRatios, iotlbRatio, representative, scaleRatios, singleRatios } from './ratios.ts';
 import type { Ratio } from './ratios.ts';
 import { describeEnvironment, environment, figure, kernelRows, kernelTable, ratioTable, rowTable } from './report.ts';
@@ -85,6 +87,14 @@ const run = async (options: Options, main: string): Promise<void> => {
     }
   }
 
+  if (options.rows) {
+    for (const layout of LAYOUTS) {
+      for (const row of pageRows(memory, layout, scale)) {
+        if (wanted(`iommu-pages/${layout}/${row.name}`)) await measure('iommu-pages', layout, row.make());
+      }
+    }
+  }
+
   const ratios: Ratio[] = [];
   const keep = (more: readonly Ratio[]): void => {
     for (const ratio of more) {
@@ -100,9 +110,18 @@ const run = async (options: Options, main: string): Promise<void> => {
       if (wanted(`ratio/${harness.name}/${variant.name}/scale`)) keep(scaleRatios(memory, variant, scale, rounds));
       if (wanted(`ratio/${harness.name}/iotlb`)) keep([iotlbRatio(harness, scale, rounds)]);
     }
+    const two = () => [1, 2].map(() => new PhysicalMemory([{ base: 0n, size: BigInt(256 * MIB), kind: 'flat' }]));
+    for (const layout of LAYOUTS) {
+      if (wanted(`ratio/iommu-pages/${layout}/fill`)) {
+        keep([fillRatio(two() as [PhysicalMemory, PhysicalMemory], layout, scale, rounds)]);
+      }
+    }
     const drivers = options.driver.filter((name) => wanted(`ratio/${name}/one-or-all`));
     if (drivers.length > 0) {
       keep(await oneOrAllRatios(main, drivers, options.quick, rounds));
+    }
+    for (const harness of harnesses) {
+      if (wanted(`ratio/${harness.name}/checks-on`)) keep(checksOnRatios(harness, scale, Math.min(rounds, 5)));
     }
     const unchecked = options.driver.filter((name) => wanted(`ratio/${name}/checks-off`));
     if (unchecked.length > 0)
@@ -114,10 +133,11 @@ const run = async (options: Options, main: string): Promise<void> => {
   if (rows.length > 0) process.stdout.write(`${rowTable(rows)}\n\n`);
   if (kernel.length > 0) process.stdout.write(`${kernelTable(kernel)}\n\n`);
   if (ratios.length > 0) process.stdout.write(`${ratioTable(ratios)}\n\n`);
+  const judged = ratios.filter((r) => r.target !== null).length;
   const missed = ratios.filter((r) => !r.pass).length;
   process.stdout.write(`${describeEnvironment(where)}\n`);
   process.stdout.write(
-    `${rows.length} rows, ${ratios.length} ratios${ratios.length > 0 ? `, ${ratios.length - missed} within their targets, ${missed} not` : ''}${options.quick ? ' (quick: smaller regions, few passes)' : ''}\n`,
+    `${rows.length} rows, ${ratios.length} ratios${judged > 0 ? `, ${judged - missed} within their targets, ${missed} not` : ''}${options.quick ? ' (quick: smaller regions, few passes)' : ''}\n`,
   );
   if (options.json !== undefined) {
     const { quick, driver } = options;

@@ -40,8 +40,9 @@ export const ratioTable = (ratios: readonly Ratio[]): string => {
     ...PLAIN,
   });
   for (const r of ratios) {
-    const target = `≤ ${r.target}`;
-    table.push([r.name, r.subject, figure(r.a), figure(r.b), r.ratio.toFixed(2), target, r.pass ? 'pass' : 'MISS']);
+    const target = r.target === null ? '–' : `≤ ${r.target}`;
+    const verdict = r.target === null ? '' : r.pass ? 'pass' : 'MISS';
+    table.push([r.name, r.subject, figure(r.a), figure(r.b), r.ratio.toFixed(2), target, verdict]);
   }
   return table.toString();
 };

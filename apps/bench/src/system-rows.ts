@@ -1,6 +1,6 @@
 /** Rows of a whole system: device, bus, emulated IOMMU, driver. */
 import { compileFunction } from 'node:vm';
-import type { DriverHarness, IommuHardware, IommuSystem, IotlbOptions, PagingDomain } from '@iommu-ts/iommu-core';
+import type { DriverHarness, IommuHardware, IommuSystem, PagingDomain, SystemOptions } from '@iommu-ts/iommu-core';
 import { ACCESS, NO_PASID } from '@iommu-ts/iommu-core';
 import { BuddySource, IommuPages } from '@iommu-ts/iommu-pages';
 import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
@@ -21,10 +21,10 @@ export class SystemRig {
   readonly granuleLg2: number;
   readonly dataPfn: number;
 
-  constructor(memory: PhysicalMemory, harness: DriverHarness, iotlb: IotlbOptions = {}) {
+  constructor(memory: PhysicalMemory, harness: DriverHarness, options: SystemOptions = {}) {
     const half = BigInt(memory.ranges[0]!.endPfn) * 2048n;
     const pages = new IommuPages(memory, new BuddySource(memory, [{ base: 0x100_0000n, size: half - 0x100_0000n }]));
-    this.system = harness.createSystem({ memory, pages, iotlb, mode: 'strict' });
+    this.system = harness.createSystem({ memory, pages, mode: 'strict', ...options });
     this.domain = this.system.driver.createDomain();
     this.system.driver.attach(REQUESTER, this.domain);
     this.granuleLg2 = this.system.driver.info.granuleLg2;
@@ -72,11 +72,11 @@ const iovasIn = (rig: SystemRig, pages: number, count: number): Int32Array => {
   return Int32Array.from({ length: count }, () => GIB + random.below(pages << rig.granuleLg2));
 };
 
-/** Maker of a row that translates: `pages` granules in use, `iotlb` as given. */
+/** Maker of a row that translates: `bytes` mapped (0: {@link HOT_PAGES} granules), the system as `options` say. */
 const translateRow =
-  (memory: PhysicalMemory, harness: DriverHarness, scale: Scale, name: string, bytes: number, iotlb: IotlbOptions) =>
+  (memory: PhysicalMemory, harness: DriverHarness, scale: Scale, name: string, bytes: number, options: SystemOptions) =>
   (): { row: Row; rig: SystemRig } => {
-    const rig = new SystemRig(memory, harness, iotlb);
+    const rig = new SystemRig(memory, harness, options);
     const size = bytes === 0 ? HOT_PAGES << rig.granuleLg2 : bytes;
     rig.map(size);
     const iovas = iovasIn(rig, size >>> rig.granuleLg2, Math.min(1 << 16, scale.lookups));
@@ -102,22 +102,23 @@ export const systemRows = (
   memory: PhysicalMemory,
   harness: DriverHarness,
   scale: Scale,
+  options: SystemOptions = {},
 ): { readonly name: string; make(): { row: Row; rig: SystemRig } }[] => [
-  { name: 'translate-hit', make: translateRow(memory, harness, scale, 'translate-hit', 0, {}) },
+  { name: 'translate-hit', make: translateRow(memory, harness, scale, 'translate-hit', 0, options) },
   {
     // 64 MiB of pages through an IOTLB of 256 entries: hardly ever a hit, and every miss evicts.
     name: 'translate-miss',
-    make: translateRow(memory, harness, scale, 'translate-miss', scale.small, {}),
+    make: translateRow(memory, harness, scale, 'translate-miss', scale.small, options),
   },
   {
     // The same addresses as translate-hit with no IOTLB: a walk each, tables in the host's cache.
     name: 'translate-walk',
-    make: translateRow(memory, harness, scale, 'translate-walk', 0, { mode: 'none' }),
+    make: translateRow(memory, harness, scale, 'translate-walk', 0, { ...options, iotlb: { mode: 'none' } }),
   },
   {
     name: 'dma-4k',
     make() {
-      const rig = new SystemRig(memory, harness);
+      const rig = new SystemRig(memory, harness, options);
       rig.map(HOT_PAGES << rig.granuleLg2);
       const pages = (HOT_PAGES << rig.granuleLg2) >>> 12;
       const buffer = new Uint8Array(4096).fill(0x5a);
@@ -147,7 +148,7 @@ export const systemRows = (
   {
     name: 'map-sync-unmap-strict',
     make() {
-      const rig = new SystemRig(memory, harness);
+      const rig = new SystemRig(memory, harness, options);
       const granule = 2 ** rig.granuleLg2;
       const ops = Math.max(1, scale.lookups >>> 4);
       const row: Row = {

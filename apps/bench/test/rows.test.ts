@@ -5,6 +5,7 @@ import { KERNEL, kernelFigure } from '../src/kernel-figures.ts';
 import { measureRow } from '../src/measure.ts';
 import { bulkRatios, iotlbRatio, ratioOf, representative, scaleRatios, singleRatios } from '../src/ratios.ts';
 import { describeEnvironment, environment, kernelRows, kernelTable, ratioTable, rowTable } from '../src/report.ts';
+import { LAYOUTS, fillRatio, pageRows } from '../src/page-rows.ts';
 import { compare, comparison, median } from '../src/stats.ts';
 import { systemRows } from '../src/system-rows.ts';
 import { MIB, TINY, TableRig, sizeName, tableRows } from '../src/table-rows.ts';
@@ -76,7 +77,27 @@ describe.each(Object.keys(DRIVERS))('%s', (name) => {
   });
 });
 
+describe.each(LAYOUTS)('iommu-pages, layout %s', (layout) => {
+  test('the rows run and give every page back; a full allocator is compared with an empty one', () => {
+    const memory = flat(64);
+    const names = pageRows(memory, layout, TINY).map((made) => {
+      const { row, rig } = made.make();
+      for (let i = 0; i < 2; i++) expect(row.pass(), row.name).toBeGreaterThan(0);
+      rig.release();
+      return row.name;
+    });
+    expect(names).toEqual(['alloc-free-4k', 'alloc-list-512', 'alloc-free-1k', 'alloc-free-64']);
+    expect(fillRatio([flat(24), flat(24)], layout, TINY, 2)).toMatchObject({ target: 1.5, rounds: 2 });
+  });
+});
+
 describe('figures', () => {
+  test('a ratio without a target passes and shows no verdict', () => {
+    const factor = ratioOf('check on / off', 's', null, comparison([20], [1]));
+    expect(factor.pass).toBe(true);
+    expect(ratioTable([factor])).not.toMatch(/pass|MISS/);
+  });
+
   test('median, rounds by turns, ratio of each round', () => {
     expect(median([3, 1, 2])).toBe(2);
     expect(median([4, 1, 2, 3])).toBe(2.5);
