@@ -54,7 +54,7 @@ export class BuddySource implements PageSource {
     this.#distance = numa.distance ?? null;
     for (const [node, order] of Object.entries(numa.fallback ?? {})) this.#fallback.set(Number(node), order);
     for (const { base, size } of ranges ?? memory.ranges.map(boundsOf)) this.#addRange(base, size);
-    const byAddress = [...this.#inOrder].sort((a, b) => a.basePfn - b.basePfn);
+    const byAddress = this.#inOrder.toSorted((a, b) => a.basePfn - b.basePfn);
     for (let i = 1; i < byAddress.length; i++) {
       const [below, zone] = [byAddress[i - 1]!, byAddress[i]!];
       if (below.basePfn + below.count > zone.basePfn) {
@@ -174,7 +174,7 @@ export class BuddySource implements PageSource {
           : this.#inOrder
               .map((zone) => ({ zone, far: this.#distanceOf(node, zone.node) }))
               .filter(({ far }) => far < UNREACHABLE || this.#distance === null)
-              .sort((a, b) => a.far - b.far)
+              .toSorted((a, b) => a.far - b.far)
               .map(({ zone }) => zone);
       this.#lists.set(node, list);
     }

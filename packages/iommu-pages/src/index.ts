@@ -8,6 +8,8 @@ export { CHUNK_PFNS } from './ram-range.ts';
 export type { RamOptions, RamRange, WasmMemory } from './ram-range.ts';
 export { ArenaSource } from './page-source.ts';
 export type { ArenaEvent, PageSource } from './page-source.ts';
+export { FailingSource } from './failing-source.ts';
+export type { FailurePlan } from './failing-source.ts';
 export { BuddySource } from './buddy.ts';
 export type { BuddyRange, NumaOptions } from './buddy.ts';
 export { GFP, NO_PAGE, NUMA_NO_NODE } from './gfp.ts';

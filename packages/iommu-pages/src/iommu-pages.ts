@@ -399,7 +399,7 @@ export class IommuPages {
   kexec(): Handover {
     if (this.#source === GONE) throw new IommuError('EINVAL', 'kexec() was called before on this allocator');
     const blocks: PreservedBlock[] = [];
-    for (const pfn of [...this.#preserved.marked].sort((a, b) => a - b)) {
+    for (const pfn of [...this.#preserved.marked].toSorted((a, b) => a - b)) {
       const desc = this.#descOf(pfn);
       blocks.push({ pfn, bytes: 2 ** this.#pool.sizeLg2(desc), memcg: this.#pool.memcg(desc) });
     }

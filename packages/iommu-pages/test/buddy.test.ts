@@ -1,19 +1,10 @@
 /** The buddy allocator against a model that keeps a plain set of the pages in use. */
 import fc from 'fast-check';
-import { IommuError } from '@iommu-ts/bits';
 import { describe, expect, test } from 'vitest';
 import { BuddySource, PhysicalMemory } from '../src/index.ts';
+import { codeOf } from './code-of.ts';
 
 fc.configureGlobal({ seed: 20_261_123 });
-
-const codeOf = (run: () => unknown): string => {
-  try {
-    run();
-  } catch (error) {
-    return error instanceof IommuError ? error.code : String(error);
-  }
-  return 'nothing thrown';
-};
 
 /** Largest naturally aligned free block in pages, by looking at every page. */
 const largestFree = (used: Set<number>, base: number, count: number): number => {

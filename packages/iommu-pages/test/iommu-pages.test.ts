@@ -1,18 +1,9 @@
 /** The allocator of I/O page-table pages: the semantics of Linux's iommu-pages, call by call. */
-import { IommuError } from '@iommu-ts/bits';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { ArenaSource, BuddySource, IommuPagesList, NO_PAGE, NUMA_NO_NODE, PhysicalMemory } from '../src/index.ts';
 import type { ArenaEvent, IommuPages } from '../src/index.ts';
+import { codeOf } from './code-of.ts';
 import { makePages } from './make-pages.ts';
-
-const codeOf = (run: () => unknown): string => {
-  try {
-    run();
-  } catch (error) {
-    return error instanceof IommuError ? error.code : String(error);
-  }
-  return 'nothing thrown';
-};
 
 let memory: PhysicalMemory;
 let source: BuddySource;

@@ -1,3 +1,7 @@
 /** Every suite of the allocator, with its descriptors in emulated memory: layout `overlay`. */
 import './use-overlay.ts';
 import '../iommu-pages.test.ts';
+import '../context.test.ts';
+import '../incoherent.test.ts';
+import '../preserve.test.ts';
+import '../failing-source.test.ts';
