@@ -1,8 +1,10 @@
 /** A whole SMMUv3 in one call: memory, device, driver, bus. */
+import { maskLo } from '@iommu-ts/bits';
 import { createMachine } from '@iommu-ts/iommu-core';
 import type { IommuSystem, SystemOptions } from '@iommu-ts/iommu-core';
 import { ArmSmmuDriver } from './driver/driver.ts';
 import type { SmmuIds } from './hardware/capabilities.ts';
+import { IDR0 } from './registers.ts';
 import { SmmuV3 } from './hardware/unit.ts';
 import { presetIds } from './presets.ts';
 import type { PresetName } from './presets.ts';
@@ -30,10 +32,11 @@ export interface ArmSmmuSystem extends IommuSystem {
  * @throws IommuError `EINVAL` for an unknown preset, `ENODEV` when the preset lacks the stage or granule, `ENOMEM`.
  */
 export const createArmSmmuIommu = (options: ArmSmmuSystemOptions = {}): ArmSmmuSystem => {
-  const machine = createMachine(options);
+  const machine = createMachine(options, 'dma-api');
   const { memory, pages, clock } = machine;
+  const ids = options.ids ?? presetIds(options.preset ?? 'full');
   const hardware = new SmmuV3(machine.deviceMemory, {
-    ids: options.ids ?? presetIds(options.preset ?? 'full'),
+    ids: options.incoherentWalker === true ? { ...ids, IDR0: ids.IDR0 & ~maskLo(IDR0.COHACC) } : ids,
     ...(options.iotlb === undefined ? {} : { iotlb: options.iotlb }),
   });
   const driver = new ArmSmmuDriver({

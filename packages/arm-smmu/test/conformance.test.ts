@@ -26,3 +26,16 @@ describe('stage 1, 16 KiB granule, no RIL', () =>
 describe('stage 2', () => driverConformance(variant({ ids: shortIds('stage2') })));
 describe('stage 2, 64 KiB granule, 52 bits', () =>
   driverConformance(variant({ ids: shortIds('wide'), stage: 2, granuleLg2: 16 })));
+
+// A system of the suite may still ask for another IOTLB.
+const retained = (options: ArmSmmuSystemOptions): DriverHarness => ({
+  ...harness,
+  createSystem: (given) => createArmSmmuIommu({ iotlb: { mode: 'retain' }, ...given, ...options }),
+});
+describe('a device that keeps everything and hurries nothing', () => {
+  describe('stage 1', () => driverConformance(retained({ ids: shortIds('full') })));
+  describe('stage 1, 16 KiB granule, no RIL, walker that does not snoop', () =>
+    driverConformance(retained({ ids: shortIds('stage1'), granuleLg2: 14, incoherentWalker: true })));
+  describe('stage 2, 64 KiB granule, 52 bits', () =>
+    driverConformance(retained({ ids: shortIds('wide'), stage: 2, granuleLg2: 16 })));
+});

@@ -1,4 +1,5 @@
 import { BuddySource, IommuPages, PhysicalMemory } from '@iommu-ts/iommu-pages';
+import type { Coherency } from '@iommu-ts/iommu-pages';
 import { Bus } from './bus.ts';
 import { Checks } from './checks/checks.ts';
 import { VirtualClock } from './clock.ts';
@@ -27,11 +28,12 @@ const GIB = 1n << 30n;
 /**
  * Fills in what `options` leaves out: 64 GiB of sparse RAM at 0, tables and queues from its last GiB (or, in a memory that
  * was given, from the last GiB of its last RAM range), a clock at 0.
+ * @param coherency how the default allocator shows its pages to a walker that does not snoop
  */
-export const createMachine = (options: SystemOptions = {}): Machine => {
+export const createMachine = (options: SystemOptions = {}, coherency: Coherency = 'x86'): Machine => {
   const memory = options.memory ?? new PhysicalMemory([{ base: 0n, size: 64n * GIB }]);
   const clock = options.clock ?? new VirtualClock();
-  const pages = options.pages ?? defaultPages(memory);
+  const pages = options.pages ?? defaultPages(memory, coherency);
   const incoherent = options.incoherentWalker === true;
   const checks =
     options.checks === undefined || options.checks === false
@@ -52,9 +54,9 @@ export const createMachine = (options: SystemOptions = {}): Machine => {
   };
 };
 
-const defaultPages = (memory: PhysicalMemory): IommuPages => {
+const defaultPages = (memory: PhysicalMemory, coherency: Coherency): IommuPages => {
   const last = memory.ranges.at(-1);
   const end = last === undefined ? 0n : BigInt(last.endPfn) << 12n;
   const base = last === undefined ? 0n : BigInt(Math.max(last.basePfn, last.endPfn - Number(GIB >> 12n))) << 12n;
-  return new IommuPages(memory, new BuddySource(memory, [{ base, size: end - base }]));
+  return new IommuPages(memory, new BuddySource(memory, [{ base, size: end - base }]), { coherency });
 };

@@ -1,25 +1,18 @@
 /** The driver's end of the command queue (IHI 0070, 3.5, 4): writes commands, rings the doorbell, waits for CMDQ_CONS. */
 import { IommuError, hiOfPfn, loOfPfn } from '@iommu-ts/bits';
 import type { MmioPort } from '@iommu-ts/iommu-core';
-import type { IommuPages, PhysicalMemory } from '@iommu-ts/iommu-pages';
 import { CERROR, CMD, decodeCommand } from '../commands.ts';
 import { REG } from '../registers.ts';
+import type { SharedMemory } from './shared-memory.ts';
 
 /** Reads of CMDQ_CONS until the hardware counts as dead. */
 const POLLS = 10_000;
 const CMDQ_ERR = 1;
 
-/** Allocates a zeroed block of `bytes`. @throws IommuError `ENOMEM`. */
-export const allocate = (pages: IommuPages, bytes: number, what: string): number => {
-  const pfn = pages.allocPagesSz(bytes);
-  if (pfn < 0) throw new IommuError('ENOMEM', `no memory for ${what} (${bytes} bytes)`, { bytes });
-  return pfn;
-};
-
 /** The driver's end of CMDQ: commands go in at CMDQ_PROD, {@link CommandSender.sync} waits for CMDQ_CONS. */
 export class CommandSender {
   readonly #mmio: MmioPort;
-  readonly #memory: PhysicalMemory;
+  readonly #shared: SharedMemory;
   readonly log2: number;
   readonly pfn: number;
   readonly #mask: number;
@@ -31,12 +24,12 @@ export class CommandSender {
   #refused = '';
 
   /** @throws IommuError `ENOMEM`. */
-  constructor(mmio: MmioPort, memory: PhysicalMemory, pages: IommuPages, log2: number) {
+  constructor(mmio: MmioPort, shared: SharedMemory, log2: number) {
     this.#mmio = mmio;
-    this.#memory = memory;
+    this.#shared = shared;
     this.log2 = log2;
     this.#mask = (2 << log2) - 1;
-    this.pfn = allocate(pages, 16 << log2, 'the command queue');
+    this.pfn = shared.allocate(16 << log2, 'the command queue');
   }
 
   /** Writes a command into the queue; waits for room when it is full. The hardware sees it at {@link sync} at the latest. */
@@ -46,10 +39,7 @@ export class CommandSender {
       this.#publish();
       for (let i = 0; ((this.#prod ^ this.#cons) & this.#mask) === entries; i++) this.#poll(i);
     }
-    const at = loOfPfn(this.pfn) + (this.#prod & (entries - 1)) * 16;
-    const hi = hiOfPfn(this.pfn);
-    this.#memory.store64(hi, at, w1, w0);
-    this.#memory.store64(hi, at + 8, w3, w2);
+    this.#store((this.#prod & (entries - 1)) * 16, w0, w1, w2, w3);
     this.#prod = (this.#prod + 1) & this.#mask;
   }
 
@@ -93,13 +83,21 @@ export class CommandSender {
   #skipRefused(): void {
     const cons = this.#mmio.read32(REG.CMDQ_CONS);
     const error = (cons >>> 24) & 0x7f;
-    const at = loOfPfn(this.pfn) + (cons & (this.#mask >> 1)) * 16;
-    const hi = hiOfPfn(this.pfn);
-    const words = [0, 4, 8, 12].map((byte) => this.#memory.load32(hi, at + byte));
+    const offset = (cons & (this.#mask >> 1)) * 16;
+    const at = loOfPfn(this.pfn) + offset;
+    const words = [0, 4, 8, 12].map((byte) => this.#shared.memory.load32(hiOfPfn(this.pfn), at + byte));
     const name = error === CERROR.ILL ? 'CERROR_ILL' : error === CERROR.ABT ? 'CERROR_ABT' : `error ${error}`;
     this.#refused = `the SMMU refused ${decodeCommand(words).name}: ${name}`;
-    this.#memory.store64(hi, at, 0, CMD.SYNC);
-    this.#memory.store64(hi, at + 8, 0, 0);
+    this.#store(offset, CMD.SYNC, 0, 0, 0);
     this.#mmio.write32(REG.GERRORN, this.#mmio.read32(REG.GERROR));
+  }
+
+  #store(offset: number, w0: number, w1: number, w2: number, w3: number): void {
+    const { memory } = this.#shared;
+    const hi = hiOfPfn(this.pfn);
+    const at = loOfPfn(this.pfn) + offset;
+    memory.store64(hi, at, w1, w0);
+    memory.store64(hi, at + 8, w3, w2);
+    this.#shared.written(this.pfn, offset, 16);
   }
 }

@@ -23,11 +23,12 @@ import type { HwInfo, PageTableConfig, PageTableFormat } from '@iommu-ts/page-ta
 import { CMD } from '../commands.ts';
 import { ARM_S1_16K, ARM_S1_4K, ARM_S1_64K, ARM_S2_16K, ARM_S2_4K, ARM_S2_64K } from '../formats.ts';
 import { CR0, CR1, CR2, IDR0, IDR1, IDR3, IDR5, IRQ_CTRL, QUEUE_BASE, REG } from '../registers.ts';
-import { ADDRESS_SIZES, CD, STE, STE_CONFIG } from '../structures.ts';
-import { CommandSender, allocate } from './command-queue.ts';
+import { ADDRESS_SIZES, CD, CD_BYTES, STE, STE_CONFIG } from '../structures.ts';
+import { CommandSender } from './command-queue.ts';
 import { SmmuDomainOps } from './domain.ts';
 import type { DomainOwner } from './domain.ts';
 import { FaultHandler } from './fault-handler.ts';
+import { SharedMemory } from './shared-memory.ts';
 import { StreamTable } from './stream-table.ts';
 import type { StreamInvalidation } from './stream-table.ts';
 
@@ -87,10 +88,14 @@ const chooseTable = (
   const oas = Math.min(ADDRESS_SIZES[Number(idr5.OAS)]!, large ? 52 : 48);
   const ias = stage === 2 ? oas : large && idr5.VAX === 1n ? 52 : 48;
   const format = FORMATS[stage][granuleLg2]!;
-  const incoherent = idr0.COHACC === 0n;
+  const { pages } = options;
+  const incoherent = {
+    incoherent: true,
+    flush: (pfn: number, offset: number, bytes: number) => pages.flushIncoherent(pfn, offset, bytes),
+  };
   return {
     stage,
-    table: { format, ias, oas, ...(incoherent ? { incoherent } : {}) },
+    table: { format, ias, oas, ...(idr0.COHACC === 0n ? incoherent : {}) },
     name: `${format.name}-${ias}`,
   };
 };
@@ -104,7 +109,7 @@ export class ArmSmmuDriver implements IommuDriver, DomainOwner, StreamInvalidati
   readonly stage: 1 | 2;
   readonly info: DriverInfo;
   readonly #mmio: MmioPort;
-  readonly #memory: PhysicalMemory;
+  readonly #shared: SharedMemory;
   readonly #pages: IommuPages;
   readonly #clock: VirtualClock;
   readonly #mode: DomainMode;
@@ -123,27 +128,27 @@ export class ArmSmmuDriver implements IommuDriver, DomainOwner, StreamInvalidati
    */
   constructor(options: ArmSmmuDriverOptions) {
     this.#mmio = options.mmio;
-    this.#memory = options.memory;
     this.#pages = options.pages;
     this.#clock = options.clock;
     this.#mode = options.mode ?? 'strict';
     const idr0 = this.#fields(IDR0, REG.IDR0);
     const idr1 = this.#fields(IDR1, REG.IDR1);
     const { stage, table, name } = chooseTable(idr0, this.#fields(IDR5, REG.IDR5), options);
+    this.#shared = new SharedMemory(options.memory, options.pages, table.incoherent === true);
     this.stage = stage;
     this.#table = table;
     this.ril = this.#fields(IDR3, REG.IDR3).RIL === 1n;
     const wide = stage === 1 ? idr0.ASID16 : idr0.VMID16;
     // 0 stays free: it tags what is not ours (stage 1 without VMID, the SMMU before us).
     this.#ids = new IdAllocator(stage === 1 ? 'ASID' : 'VMID', 1, wide === 1n ? 0xffff : 0xff);
-    this.#streams = new StreamTable(this.#memory, this.#pages, Number(idr1.SIDSIZE), idr0.ST_LEVEL === 1n);
+    this.#streams = new StreamTable(this.#shared, Number(idr1.SIDSIZE), idr0.ST_LEVEL === 1n);
     let commandsPfn = NO_PAGE;
     try {
-      this.commands = new CommandSender(this.#mmio, this.#memory, this.#pages, Math.min(Number(idr1.CMDQS), CMDQ_LOG2));
+      this.commands = new CommandSender(this.#mmio, this.#shared, Math.min(Number(idr1.CMDQS), CMDQ_LOG2));
       commandsPfn = this.commands.pfn;
-      this.#faults = new FaultHandler(this.#mmio, this.#memory, this.#pages, Math.min(Number(idr1.EVENTQS), EVTQ_LOG2));
+      this.#faults = new FaultHandler(this.#mmio, this.#shared, Math.min(Number(idr1.EVENTQS), EVTQ_LOG2));
     } catch (error) {
-      this.#pages.freePages(commandsPfn);
+      this.#shared.free(commandsPfn);
       this.#streams.release();
       throw error;
     }
@@ -178,7 +183,7 @@ export class ArmSmmuDriver implements IommuDriver, DomainOwner, StreamInvalidati
     const id = this.#ids.alloc();
     let cdPfn = -1;
     try {
-      if (this.stage === 1) cdPfn = allocate(this.#pages, 4096, 'a context descriptor');
+      if (this.stage === 1) cdPfn = this.#shared.allocate(4096, 'a context descriptor');
       const domain = new PagingDomain({
         pages: this.#pages,
         clock: this.#clock,
@@ -192,7 +197,7 @@ export class ArmSmmuDriver implements IommuDriver, DomainOwner, StreamInvalidati
       this.#alive.add(domain);
       return domain;
     } catch (error) {
-      this.#pages.freePages(cdPfn);
+      this.#shared.free(cdPfn);
       this.#ids.free(id);
       throw error;
     }
@@ -241,14 +246,14 @@ export class ArmSmmuDriver implements IommuDriver, DomainOwner, StreamInvalidati
     this.#setCr0(0);
     this.#domainOf.clear();
     this.#streams.release();
-    this.#pages.freePages(this.commands.pfn);
-    this.#pages.freePages(this.#faults.pfn);
+    this.#shared.free(this.commands.pfn);
+    this.#shared.free(this.#faults.pfn);
   }
 
   /** {@link DomainOwner}: a domain has been freed, its translations have been invalidated. */
   released(domain: PagingDomain, ops: SmmuDomainOps): void {
     this.#alive.delete(domain);
-    this.#pages.freePages(ops.cdPfn);
+    this.#shared.free(ops.cdPfn);
     this.#ids.free(domain.id);
   }
 
@@ -351,8 +356,9 @@ export class ArmSmmuDriver implements IommuDriver, DomainOwner, StreamInvalidati
       MAIR1: mair >> 32n,
     });
     for (let i = 0n; i < 8n; i++) {
-      this.#memory.writeU64(addressOfPfn(pfn) + 8n * i, (cd >> (64n * i)) & 0xffff_ffff_ffff_ffffn);
+      this.#shared.memory.writeU64(addressOfPfn(pfn) + 8n * i, (cd >> (64n * i)) & 0xffff_ffff_ffff_ffffn);
     }
+    this.#shared.written(pfn, 0, CD_BYTES);
   }
 
   /** The STE that gives a stream to `domain` (5.2). @throws IommuError `EINVAL` for a domain of another driver. */

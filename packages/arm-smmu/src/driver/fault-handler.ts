@@ -1,10 +1,10 @@
 /** The driver's fault handler: reads event records out of memory, moves EVENTQ_CONS on, acknowledges overflow and errors. */
 import { addressOfPfn } from '@iommu-ts/bits';
 import type { FaultEvent, MmioPort } from '@iommu-ts/iommu-core';
-import type { IommuPages, PhysicalMemory } from '@iommu-ts/iommu-pages';
+import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
 import { EVENT_BYTES, decodeEvent } from '../faults.ts';
 import { REG } from '../registers.ts';
-import { allocate } from './command-queue.ts';
+import type { SharedMemory } from './shared-memory.ts';
 
 const OVFLG = 0x8000_0000 | 0;
 /** GERROR.CMDQ_ERR is the command sender's business. */
@@ -21,11 +21,11 @@ export class FaultHandler {
   globalErrors = 0;
 
   /** @throws IommuError `ENOMEM`. */
-  constructor(mmio: MmioPort, memory: PhysicalMemory, pages: IommuPages, log2: number) {
+  constructor(mmio: MmioPort, shared: SharedMemory, log2: number) {
     this.#mmio = mmio;
-    this.#memory = memory;
+    this.#memory = shared.memory;
     this.log2 = log2;
-    this.pfn = allocate(pages, EVENT_BYTES << log2, 'the event queue');
+    this.pfn = shared.allocate(EVENT_BYTES << log2, 'the event queue');
   }
 
   /** All records since the last call, oldest first. */

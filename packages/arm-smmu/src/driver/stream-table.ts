@@ -1,9 +1,8 @@
 /** The driver's stream table (IHI 0070, 3.3.1-3.3.2): linear, or two-level with second-level tables made on first use. */
 import { addressOfPfn, encode, extract, maskOf } from '@iommu-ts/bits';
-import type { IommuPages, PhysicalMemory } from '@iommu-ts/iommu-pages';
 import { STRTAB_BASE, STRTAB_BASE_CFG } from '../registers.ts';
 import { L1STD, STE, STE_BYTES } from '../structures.ts';
-import { allocate } from './command-queue.ts';
+import type { SharedMemory } from './shared-memory.ts';
 
 /** StreamID bits of a second-level table: 256 entries, 16 KiB. */
 const SPLIT = 8;
@@ -20,8 +19,7 @@ export interface StreamInvalidation {
 }
 
 export class StreamTable {
-  readonly #memory: PhysicalMemory;
-  readonly #pages: IommuPages;
+  readonly #shared: SharedMemory;
   readonly #twoLevel: boolean;
   readonly #pfn: number;
   /** Second-level tables by upper StreamID bits. */
@@ -30,13 +28,12 @@ export class StreamTable {
   readonly log2: number;
 
   /** @throws IommuError `ENOMEM`. */
-  constructor(memory: PhysicalMemory, pages: IommuPages, sidSize: number, twoLevel: boolean) {
-    this.#memory = memory;
-    this.#pages = pages;
+  constructor(shared: SharedMemory, sidSize: number, twoLevel: boolean) {
+    this.#shared = shared;
     this.#twoLevel = twoLevel && sidSize > SPLIT;
     this.log2 = Math.min(sidSize, this.#twoLevel ? MAX_TWO_LEVEL : MAX_LINEAR);
     const bytes = this.#twoLevel ? 8 << (this.log2 - SPLIT) : STE_BYTES << this.log2;
-    this.#pfn = allocate(pages, bytes, 'the stream table');
+    this.#pfn = shared.allocate(bytes, 'the stream table');
   }
 
   /** Value of STRTAB_BASE. */
@@ -56,23 +53,30 @@ export class StreamTable {
    * @throws IommuError `ENOMEM` when there is no page for the second-level table.
    */
   write(sid: number, ste: bigint, invalidation: StreamInvalidation): void {
-    const at = this.#entry(sid, invalidation);
+    const { memory } = this.#shared;
+    const pfn = this.#tableOf(sid, invalidation);
+    const offset = (this.#twoLevel ? sid % (1 << SPLIT) : sid) * STE_BYTES;
+    const at = addressOfPfn(pfn) + BigInt(offset);
     const words = Array.from({ length: WORDS }, (_, i) => (ste >> BigInt(64 * i)) & WORD);
-    const changed = words.map((_, i) => i).filter((i) => this.#memory.readU64(at + BigInt(8 * i)) !== words[i]);
+    const changed = words.map((_, i) => i).filter((i) => memory.readU64(at + BigInt(8 * i)) !== words[i]);
     if (changed.length === 0) return;
-    const store = (i: number): void => this.#memory.writeU64(at + BigInt(8 * i), words[i]!);
+    const store = (i: number, value: bigint): void => {
+      memory.writeU64(at + BigInt(8 * i), value);
+      this.#shared.written(pfn, offset + 8 * i, 8);
+    };
     if (changed.length === 1) {
-      store(changed[0]!);
+      store(changed[0]!, words[changed[0]!]!);
       invalidation.streamChanged(sid, true);
       return;
     }
-    if (extract(this.#memory.readU64(at), STE.V) === 1n) {
-      this.#memory.writeU64(at, 0n);
+    if (extract(memory.readU64(at), STE.V) === 1n) {
+      store(0, 0n);
       invalidation.streamChanged(sid, true);
     }
-    for (let i = 1; i < WORDS; i++) store(i);
+    for (let i = 1; i < WORDS; i++) if (changed.includes(i)) store(i, words[i]!);
     invalidation.streamChanged(sid, true);
-    store(0);
+    if (memory.readU64(at) === words[0]) return;
+    store(0, words[0]!);
     invalidation.streamChanged(sid, true);
   }
 
@@ -83,22 +87,23 @@ export class StreamTable {
 
   /** Gives all tables back. The hardware must not look at them any more. */
   release(): void {
-    for (const pfn of this.#tables.values()) this.#pages.freePages(pfn);
+    for (const pfn of this.#tables.values()) this.#shared.free(pfn);
     this.#tables.clear();
-    this.#pages.freePages(this.#pfn);
+    this.#shared.free(this.#pfn);
   }
 
-  #entry(sid: number, invalidation: StreamInvalidation): bigint {
-    if (!this.#twoLevel) return addressOfPfn(this.#pfn) + BigInt(sid) * BigInt(STE_BYTES);
+  /** Page of the table with the entry of stream `sid`; made on first use. */
+  #tableOf(sid: number, invalidation: StreamInvalidation): number {
+    if (!this.#twoLevel) return this.#pfn;
     const upper = sid >>> SPLIT;
-    let pfn = this.#tables.get(upper);
-    if (pfn === undefined) {
-      pfn = allocate(this.#pages, STE_BYTES << SPLIT, 'a second-level stream table');
-      this.#tables.set(upper, pfn);
-      const descriptor = addressOfPfn(pfn) | encode(L1STD, { Span: SPLIT + 1 });
-      this.#memory.writeU64(addressOfPfn(this.#pfn) + BigInt(8 * upper), descriptor);
-      invalidation.streamChanged(sid, false);
-    }
-    return addressOfPfn(pfn) + BigInt(sid % (1 << SPLIT)) * BigInt(STE_BYTES);
+    const known = this.#tables.get(upper);
+    if (known !== undefined) return known;
+    const pfn = this.#shared.allocate(STE_BYTES << SPLIT, 'a second-level stream table');
+    this.#tables.set(upper, pfn);
+    const descriptor = addressOfPfn(pfn) | encode(L1STD, { Span: SPLIT + 1 });
+    this.#shared.memory.writeU64(addressOfPfn(this.#pfn) + BigInt(8 * upper), descriptor);
+    this.#shared.written(this.#pfn, 8 * upper, 8);
+    invalidation.streamChanged(sid, false);
+    return pfn;
   }
 }

@@ -172,6 +172,8 @@ export class SmmuV3 implements IommuHardware {
   get pendingInvalidations(): number {
     return this.#retained === null ? 0 : this.#commands.pending;
   }
+  /** DDI 0487, D8.16: an entry must not change from one valid value into another. */
+  readonly needsBreakBeforeMake = true;
   readonly invalidationHints: InvalidationHints = {
     leaf: 'CMD_TLBI_NH_VA or CMD_TLBI_S2_IPA',
     table: 'CMD_TLBI_… with Leaf=0',
