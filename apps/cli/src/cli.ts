@@ -1,6 +1,8 @@
 /** The command line: what is asked for, in which words, and the exit status. */
 import { Command, CommanderError } from 'commander';
 import type { DriverHarness } from '@iommu-ts/iommu-core';
+import { pagesReportCommand } from './commands/pages.ts';
+import type { PagesReportFlags } from './commands/pages.ts';
 import { replayCommand } from './commands/replay.ts';
 import type { ReplayFlags } from './commands/replay.ts';
 import { verifyCommand } from './commands/verify.ts';
@@ -32,6 +34,14 @@ Examples:
   iommu verify guests/linux-6.12-amd-vi              a snapshot's folder
 
 Exit status: 0, 1 when something failed, 2 when something could not be read.`;
+
+const PAGES_EXAMPLES = `
+Examples:
+  iommu pages report                                 tables, measured up to 16 GiB of RAM, computed up to 16 TiB
+  iommu pages report --html pages.html               the same with plots, as a page
+  iommu pages report --no-timing --json              as JSON on stdout
+
+Exit status: 0, 1 when a measurement is not what was computed, 2 for bad arguments.`;
 
 const program = (io: Io, version: string, parts: Parts, status: (code: number) => void): Command => {
   const names = parts.harnesses.map((h) => h.name).join(', ');
@@ -71,7 +81,16 @@ const program = (io: Io, version: string, parts: Parts, status: (code: number) =
     .action((inputs: string[], flags: VerifyFlags) =>
       status(verifyCommand(io, inputs, flags, parts.harnesses, parts.claims)),
     );
-  for (const command of [root, ...root.commands]) {
+  const pages = root.command('pages').description("the allocator of I/O page-table pages (Linux's iommu-pages)");
+  pages
+    .command('report')
+    .description('what descriptors cost, in memory and time: struct page of today, memdesc as planned')
+    .option('--no-timing', 'leave out the rounds that measure time')
+    .option('--json [file]', 'the report as JSON, on stdout or into a file')
+    .option('--html <file>', 'a page of tables and plots (HTML, self-contained)')
+    .addHelpText('after', PAGES_EXAMPLES)
+    .action((flags: PagesReportFlags) => status(pagesReportCommand(io, flags)));
+  for (const command of [root, ...root.commands, ...pages.commands]) {
     command.exitOverride().configureOutput({
       writeOut: (text) => io.out(text),
       writeErr: (text) => io.err(text.replace(/^error:/, 'iommu:')),
