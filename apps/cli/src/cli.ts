@@ -24,8 +24,9 @@ Examples:
   iommu replay events.jsonl.gz --driver riscv,amd    two drivers side by side
   iommu replay snapshot-folder --mode lazy --check all
   iommu replay trace.txt --json out.json --report out.html
+  iommu replay --sanitize --mode lazy                stale caches, early frees, leaks: reported
 
-Exit status: 0, 1 when a byte or a fault was wrong, 2 when the input could not be read.`;
+Exit status: 0, 1 when a byte or a fault was wrong or the checks found a mistake, 2 when the input could not be read.`;
 
 const VERIFY_EXAMPLES = `
 Examples:
@@ -59,6 +60,7 @@ const program = (io: Io, version: string, parts: Parts, status: (code: number) =
     .option('--iova <rule>', "keep the trace's addresses where the driver can, or allocate", 'keep')
     .option('--seed <number>', 'of the random choices', '1')
     .option('--no-timing', 'leave out the rounds that measure time')
+    .option('--sanitize', 'under the checks, on devices that keep in their caches all that they may')
     .option('--json [file]', 'the report as JSON, on stdout or into a file')
     .option('--report <file>', 'a page of plots (HTML, self-contained)')
     .addHelpText('after', REPLAY_EXAMPLES)

@@ -23,6 +23,7 @@ export interface ReplayFlags {
   readonly json?: string | boolean;
   readonly report?: string;
   readonly timing: boolean;
+  readonly sanitize?: boolean;
 }
 
 /** The trace that comes with the program: a boot and some disk IO of a Linux 6.12 guest with an AMD IOMMU. */
@@ -67,7 +68,7 @@ const progressBar = (io: Io): ReplayProgress & { stop(): void } => {
   };
 };
 
-/** @returns the exit status: 0, or 1 when a byte or a fault was wrong. */
+/** @returns the exit status: 0, or 1 when a byte or a fault was wrong or the checks found something. */
 export const replayCommand = (
   io: Io,
   name: string | undefined,
@@ -84,6 +85,7 @@ export const replayCommand = (
     iova: oneOf('--iova', flags.iova, ['keep', 'allocate']),
     seed: wholeNumber('--seed', flags.seed),
     timing: flags.timing,
+    sanitize: flags.sanitize === true,
   };
   const trace =
     given === null
@@ -104,5 +106,5 @@ export const replayCommand = (
     else writeOutput(io, '--json', target.file, jsonText(report));
   }
   if (!(target.json && target.file === null)) io.out(reportText(report));
-  return report.drivers.some((d) => d.wrong > 0) ? 1 : 0;
+  return report.drivers.some((d) => d.wrong > 0 || (d.sanitizer?.total ?? 0) > 0) ? 1 : 0;
 };

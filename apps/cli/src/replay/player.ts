@@ -10,6 +10,7 @@ import type { Layout, Span } from './layout.ts';
 import { OpLog } from './op-log.ts';
 import { IovaSpace, place, tracedIovas } from './placement.ts';
 import type { DriverResult, ReplayOptions, SeriesPoint } from './result.ts';
+import { sanitizerResult } from './sanitize.ts';
 import type { Trace, TraceEvent } from './trace.ts';
 
 /** `--check sample`: one mapping in so many is checked (and the first of every domain). */
@@ -32,11 +33,17 @@ interface Gone {
   readonly requester: number;
 }
 
-/** A fresh system over `layout`, tables and queues in their own room. */
-export const systemFor = (harness: DriverHarness, layout: Layout, options: ReplayOptions): IommuSystem => {
+/** A fresh system over `layout`, tables and queues in their own room; with `sanitize`, under the checks. */
+export const systemFor = (
+  harness: DriverHarness,
+  layout: Layout,
+  options: ReplayOptions,
+  sanitize = false,
+): IommuSystem => {
   const { memory, tables } = layout;
   const pages = new IommuPages(memory, new BuddySource(memory, [tables]));
-  return harness.createSystem({ memory, pages, mode: options.mode });
+  const checked = sanitize ? ({ checks: true, iotlb: { mode: 'retain' } } as const) : {};
+  return harness.createSystem({ memory, pages, mode: options.mode, ...checked });
 };
 
 export class DriverPlayer {
@@ -72,7 +79,7 @@ export class DriverPlayer {
     this.#harness = harness;
     this.#trace = trace;
     this.#options = options;
-    this.#system = systemFor(harness, layout, options);
+    this.#system = systemFor(harness, layout, options, options.sanitize === true);
     this.#info = this.#system.driver.info;
     this.#reserved = this.#system.driver.reservedRegions();
     this.#random = new Random(options.seed);
@@ -107,7 +114,13 @@ export class DriverPlayer {
     progress(events.length);
     const result = this.#result(tablePagesNow);
     this.#guarded(() => this.#tearDown());
-    return { ...result, wrong: this.#checker.wrong, told: this.#checker.told };
+    const { checks } = this.#system;
+    return {
+      ...result,
+      wrong: this.#checker.wrong,
+      told: this.#checker.told,
+      ...(checks === null ? {} : { sanitizer: sanitizerResult(checks) }),
+    };
   }
 
   /** What a driver or a unit throws is a wrong result, not the end of the run. */

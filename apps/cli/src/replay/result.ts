@@ -1,4 +1,6 @@
 /** What a replay finds out, as `--json` prints it. */
+import type { SanitizerResult } from './sanitize.ts';
+
 type CheckLevel = 'none' | 'sample' | 'all';
 
 export interface ReplayOptions {
@@ -8,6 +10,8 @@ export interface ReplayOptions {
   readonly seed: number;
   /** Measure the time of maps and unmaps, in rounds of their own. */
   readonly timing: boolean;
+  /** Run under the checks, on a device that keeps in its caches all that it may. */
+  readonly sanitize?: boolean;
 }
 
 /** A moment of a run. */
@@ -57,6 +61,8 @@ export interface DriverResult {
   readonly refused: number;
   readonly refusals: Readonly<Record<string, number>>;
   readonly series: readonly SeriesPoint[];
+  /** What the checks found, with `--sanitize`. */
+  readonly sanitizer?: SanitizerResult;
 }
 
 export interface ReplayReport {

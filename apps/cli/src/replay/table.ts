@@ -1,6 +1,7 @@
 /** The table that `iommu replay` ends with: a row a driver. */
 import Table from 'cli-table3';
 import type { DriverResult, ReplayReport } from './result.ts';
+import { sanitizerText } from './sanitize.ts';
 
 const count = (value: number): string => value.toLocaleString('en-US');
 const fixed = (value: number | null, digits: number): string => (value === null ? '-' : value.toFixed(digits));
@@ -53,6 +54,9 @@ export const reportText = (report: ReplayReport): string => {
   for (const r of report.drivers) {
     for (const [reason, n] of Object.entries(r.refusals)) lines.push(`${r.driver}: refused ${count(n)}: ${reason}`);
   }
+  const found = report.drivers.reduce((sum, r) => sum + (r.sanitizer?.total ?? 0), 0);
+  for (const r of report.drivers) if (r.sanitizer !== undefined) lines.push(...sanitizerText(r.driver, r.sanitizer));
+  if (found > 0) lines.push(`the checks found ${count(found)} mistake(s)`);
   const wrong = report.drivers.filter((r) => r.wrong > 0);
   for (const r of wrong) {
     lines.push(`${r.driver}: ${count(r.wrong)} WRONG`, ...r.told.map((text) => `  ${text}`));

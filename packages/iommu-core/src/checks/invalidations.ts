@@ -96,10 +96,7 @@ export class Invalidations implements SyncObserver, IotlbListener {
   invalidated(event: InvalidationEvent): void {
     const drops = this.#drops;
     this.#drops = [];
-    const name = event.name
-      .split(' ')
-      .filter((word) => !word.includes('='))
-      .join(' ');
+    const name = event.name.replaceAll(/ (?:\S*=\S*|stream \d+)/g, '');
     let row = this.#commands.get(name);
     if (row === undefined) {
       row = { command: name, sent: 0, dropped: 0, stillTrue: 0 };
