@@ -12,6 +12,14 @@ const variant = (given: CreateRiscvIommuOptions = {}, pscidLast = 200): DriverHa
   createSystem: (options) => createRiscvIommu({ ...options, ...given, driver: { ...given.driver, pscidLast } }),
 });
 
+/** The same on the adversarial device, unless a case asks for one that keeps nothing. */
+const adversarial = (given: CreateRiscvIommuOptions = {}): DriverHarness => {
+  const plain = variant(given);
+  const createSystem: DriverHarness['createSystem'] = (options = {}) =>
+    plain.createSystem({ ...options, iotlb: options.iotlb?.mode === 'none' ? options.iotlb : { mode: 'retain' } });
+  return { ...plain, createSystem };
+};
+
 driverConformance(variant({}, 2000));
 describe('base-format contexts, 48 bits', () =>
   driverConformance(variant({ preset: 'linux-minimal', driver: { addressBits: 48 } })));
@@ -20,3 +28,6 @@ describe('2LVL, 39 bits', () =>
 describe('1LVL', () => driverConformance(variant({ hardware: { maxIommuMode: 2 } })));
 describe('1LVL, base-format contexts', () =>
   driverConformance(variant({ preset: 'linux-minimal', hardware: { maxIommuMode: 2 } })));
+describe('a device that keeps all it may and hurries nothing', () => driverConformance(adversarial()));
+describe('the same with base-format contexts, 48 bits', () =>
+  driverConformance(adversarial({ preset: 'linux-minimal', driver: { addressBits: 48 } })));

@@ -106,10 +106,11 @@ export class TlbCommand {
     }
   }
 
+  /** Stream by stream; all of them at once only where nobody wants to know whose entries went. */
   #flushMask(mask: number): void {
     const all = this.#streams === 32 ? -1 : (1 << this.#streams) - 1;
-    if ((mask & all) === all) {
-      this.#flushAll('STREAM_COMMAND INVALIDATE of all streams');
+    if ((mask & all) === all && this.onInvalidate === null) {
+      this.#flushAll('');
       return;
     }
     for (let left = mask & all; left !== 0; left &= left - 1) {
