@@ -187,8 +187,8 @@ test('no batch is freed while a reader that had begun before it has not ended, a
       if (clocked) inside(() => due.splice(0).forEach((run) => run()));
       else inside(() => rcu.run());
       // Without readers one run does it all.
-      const freed = clients.flatMap((client) => client.freed).sort((a, b) => a - b);
-      expect(freed).toEqual([...olderThan.keys()].sort((a, b) => a - b));
+      const freed = clients.flatMap((client) => client.freed).toSorted((a, b) => a - b);
+      expect(freed).toEqual([...olderThan.keys()].toSorted((a, b) => a - b));
       expect(rcu.pending).toBe(false);
       checkPolls();
       for (const state of states.values()) expect(rcu.poll(state)).toBe(true);

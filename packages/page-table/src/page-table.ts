@@ -1,6 +1,6 @@
 /** The public face of the engine: one class for every format. */
 import { IommuError, addressOfPfn, blockPfnOf, checkU64, hex } from '@iommu-ts/bits';
-import type { IommuPages, PhysicalMemory } from '@iommu-ts/iommu-pages';
+import type { IommuPages, IommuPagesList, PhysicalMemory } from '@iommu-ts/iommu-pages';
 import { mapOneBlock, unmapOneBlock } from './block.ts';
 import type { HwInfo, PageTableConfig } from './config.ts';
 import { decodeEntry, leafProt } from './decode.ts';
@@ -211,14 +211,32 @@ export class PageTable extends TableState {
     return walkRecord(this, iova);
   }
 
-  /** All mappings, ascending. */
+  /**
+   * All mappings, ascending. From the first one that is taken to the last (or to the end of the loop) this is an RCU reader:
+   * tables that are freed meanwhile by `putPagesListRcu` are not used again, so what is shown was this table's at some time.
+   */
   *leaves(): Generator<Leaf> {
-    yield* leavesOf(this);
+    yield* this.#reading(leavesOf(this));
   }
 
-  /** All tables, each before those below it. */
+  /** All tables, each before those below it. An RCU reader as {@link leaves}. */
   *tables(): Generator<TableInfo> {
-    yield* tablesOf(this);
+    yield* this.#reading(tablesOf(this));
+  }
+
+  /** `items`, taken by an RCU reader of the allocator. */
+  *#reading<T>(items: Generator<T>): Generator<T> {
+    if (this.pages === null) {
+      yield* items;
+      return;
+    }
+    const { rcu } = this.pages;
+    const token = rcu.readLock();
+    try {
+      yield* items;
+    } finally {
+      rcu.readUnlock(token);
+    }
   }
 
   /** Fields of an entry at `level` by their specification names; empty when it is not present. */
@@ -238,11 +256,17 @@ export class PageTable extends TableState {
     return this.format.definition.hw(this.geometry());
   }
 
-  /** Gives every table back to the allocator. The table must not be used afterwards, nor be reachable by hardware. */
-  destroy(): void {
+  /**
+   * Gives every table back to the allocator, or, with `freelist`, puts them on that for the caller to do so. The table must
+   * not be used afterwards, nor be reachable by hardware.
+   */
+  destroy(freelist: IommuPagesList | null = null): void {
     if (this.pages === null) return;
     const all = [...this.tables()];
-    for (const { pa } of all) this.pages.freePages(blockPfnOf(pa));
+    for (const { pa } of all) {
+      if (freelist === null) this.pages.freePages(blockPfnOf(pa));
+      else this.pages.listAdd(freelist, blockPfnOf(pa));
+    }
     this.rootPfns.length = 0;
     this.forget();
   }
