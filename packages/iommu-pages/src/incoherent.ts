@@ -1,7 +1,8 @@
 /** Table pages that the device's walker reads past the CPU's caches; Linux `iommu_pages_start_incoherent()` and its like. */
-import { IommuError, hex } from '@iommu-ts/bits';
+import { IommuError } from '@iommu-ts/bits';
 import { DESC, NO_DESC } from './descriptors/store.ts';
 import type { DescriptorStore } from './descriptors/store.ts';
+import { hexPfn } from './warn.ts';
 import type { Warnings } from './warn.ts';
 
 /** What a CPU can do with its cached lines of a block; see {@link IommuPages.cacheMaintenance}. */
@@ -96,13 +97,13 @@ export class Incoherent {
   freeing(pfn: number): void {
     if (this.#x86 || this.#warnedFree) return;
     this.#warnedFree = true;
-    const text = `table page ${hex(pfn)} is freed while incoherent: stopIncoherentList() or freeIncoherent() unmaps it`;
+    const text = `table page ${hexPfn(pfn)} is freed while incoherent: stopIncoherentList() or freeIncoherent() unmaps it`;
     this.#warnings.warn('freed-incoherent', 'EBUSY', text, pfn);
   }
 
   #begin(pfn: number, bytes: number, marked: boolean): number {
     if (marked) {
-      this.#warnings.warn('already-incoherent', 'EINVAL', `table page ${hex(pfn)} is incoherent already`, pfn);
+      this.#warnings.warn('already-incoherent', 'EINVAL', `table page ${hexPfn(pfn)} is incoherent already`, pfn);
       return EINVAL;
     }
     if (!this.#x86) {
@@ -110,7 +111,7 @@ export class Incoherent {
       if (dma === DMA_MAPPING_ERROR) return EINVAL;
       if (dma !== pfn) {
         this.#dma.unmap?.(dma, bytes);
-        const text = `table page ${hex(pfn)} has DMA page ${hex(dma)}: tables need a DMA API that maps directly`;
+        const text = `table page ${hexPfn(pfn)} has DMA page ${hexPfn(dma)}: tables need a DMA API that maps directly`;
         this.#warnings.warn('dma-not-direct', 'EOPNOTSUPP', text, pfn);
         return EOPNOTSUPP;
       }

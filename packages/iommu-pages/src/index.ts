@@ -17,6 +17,7 @@ export { Accounting } from './accounting.ts';
 export type { VmStat } from './accounting.ts';
 export type { PagesWarning, PagesWarningKind, WarnMode } from './warn.ts';
 export { IommuPages } from './iommu-pages.ts';
+export { TablePages } from './table-pages.ts';
 export type { Poison, SubPageUsage } from './sub-page.ts';
 export type { IommuPagesOptions } from './options.ts';
 export { DMA_MAPPING_ERROR } from './incoherent.ts';

@@ -1,4 +1,4 @@
-import { IommuError } from '@iommu-ts/bits';
+import { IommuError, hex } from '@iommu-ts/bits';
 import type { IommuErrorCode } from '@iommu-ts/bits';
 
 /** What the allocator warns of, where Linux has a `WARN_ON`. */
@@ -53,3 +53,9 @@ export class Warnings {
     if (this.#mode === 'throw') throw new IommuError(code, message, pfn < 0 ? { kind } : { kind, pfn });
   }
 }
+
+/** How messages name a page; a part of one has its bytes from the page's first behind it. */
+export const hexPfn = (pfn: number): string => {
+  const page = Math.floor(pfn);
+  return page === pfn ? hex(pfn) : `${hex(page)}+${hex(Math.round((pfn - page) * 4096))}`;
+};
