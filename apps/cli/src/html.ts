@@ -23,16 +23,15 @@ export const plotDocument = (): PageDocument =>
 export const svgText = (figure: { readonly outerHTML: string }): string =>
   figure.outerHTML.replace('<svg ', '<svg xmlns="http://www.w3.org/2000/svg" ');
 
-export const htmlTable = (head: readonly string[], rows: readonly (readonly string[])[]): string => {
-  const line = (cells: readonly string[], tag: string): string =>
-    `<tr>${cells.map((cell) => `<${tag}>${escapeHtml(cell)}</${tag}>`).join('')}</tr>`;
-  return `<table>
-<thead>${line(head, 'th')}</thead>
+const rowOf = (cells: readonly string[], tag: string): string =>
+  `<tr>${cells.map((cell) => `<${tag}>${escapeHtml(cell)}</${tag}>`).join('')}</tr>`;
+
+export const htmlTable = (head: readonly string[], rows: readonly (readonly string[])[]): string => `<table>
+<thead>${rowOf(head, 'th')}</thead>
 <tbody>
-${rows.map((row) => line(row, 'td')).join('\n')}
+${rows.map((row) => rowOf(row, 'td')).join('\n')}
 </tbody>
 </table>`;
-};
 
 /** A figure with its heading and a sentence. */
 export const htmlFigure = (title: string, words: string, body: string): string =>

@@ -144,7 +144,6 @@ const draw = (document: PageDocument, rows: readonly CostRow[]): string => {
     })),
   );
   const ends = points.filter((point) => point.ram === LAST_RAM);
-  const powers = (bytes: number): string => sizeText(bytes);
   return svgText(
     Plot.plot({
       document,
@@ -152,8 +151,8 @@ const draw = (document: PageDocument, rows: readonly CostRow[]): string => {
       height: 380,
       marginLeft: 80,
       marginRight: 90,
-      x: { label: 'RAM', type: 'log', base: 2, tickFormat: powers, ticks: 8, grid: true },
-      y: { label: 'descriptors', type: 'log', base: 2, tickFormat: powers, ticks: 10, grid: true },
+      x: { label: 'RAM', type: 'log', base: 2, tickFormat: sizeText, ticks: 8, grid: true },
+      y: { label: 'descriptors', type: 'log', base: 2, tickFormat: sizeText, ticks: 10, grid: true },
       color: { domain: LAYOUTS, scheme: 'Observable10' },
       marks: [
         Plot.line(points, { x: 'ram', y: 'bytes', stroke: 'layout' }),
