@@ -1,4 +1,5 @@
 /** Probes: the answer with some of the caches, and not a trace. */
+import { createHash } from 'node:crypto';
 import { describe, expect, test } from 'vitest';
 import { AmdIommu } from '../src/index.ts';
 import { Bare, COMMANDS, DEVICE_TABLE, EVENTS, IR, READ, RUNNING, RW, STATUS, WRITE } from './bare.ts';
@@ -14,6 +15,13 @@ const probe = (bare: Bare, id: number, iova: bigint, access: number, layers: num
   return code === 0 ? (BigInt(bare.unit.outHi >>> 0) << 32n) | BigInt(bare.unit.outLo >>> 0) : code;
 };
 
+/** Digest of a page of memory. */
+const digest = (bare: Bare, page: bigint): string => {
+  const buffer = new Uint8Array(4096);
+  bare.memory.copyOut(...words(page), buffer, 0, 4096);
+  return createHash('sha1').update(buffer).digest('hex');
+};
+
 /** Everything that can be seen of a unit, registers without their read hooks. */
 const state = (bare: Bare) => ({
   registers: [...bare.unit.registers.words],
@@ -21,7 +29,7 @@ const state = (bare: Bare) => ({
   iotlb: [bare.unit.iotlb.size, bare.unit.iotlb.hits, bare.unit.iotlb.misses, bare.unit.iotlb.evictions],
   pending: bare.unit.pendingInvalidations,
   memory: [DEVICE_TABLE, COMMANDS, EVENTS, ...Array.from({ length: 24 }, (_, n) => 0x100_0000n + 0x1000n * BigInt(n))]
-    .map((page) => Array.from({ length: 512 }, (_, n) => bare.memory.readU64(page + 8n * BigInt(n))).join())
+    .map((page) => digest(bare, page))
     .join(),
 });
 
