@@ -156,3 +156,14 @@ test('a probe does not execute commands that wait, and a probed miss evicts noth
   small.entry(root, 1, 0x1000n, 0n);
   expect(small.access(1, 0x1000n, READ)).toBe(PAGE);
 });
+
+test('nothing that a probe came by is kept: what changes afterwards is seen', () => {
+  const { bare, middle } = scene('retain');
+  for (let layers = 0; layers < 8; layers++) for (const id of [1, 5]) probe(bare, id, 0x1000n, READ, layers);
+  const leaf = bare.table();
+  bare.entry(leaf, 1, 0x1000n, 1n | 0x7777_7000n | RW);
+  bare.entry(middle, 2, 0n, 1n | (1n << 9n) | leaf | RW);
+  bare.dte(5, 1n);
+  expect(bare.access(1, 0x1000n, READ)).toBe(0x7777_7000n);
+  expect(bare.access(5, 0x1000n, READ)).toBe(2);
+});

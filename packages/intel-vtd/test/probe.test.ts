@@ -235,3 +235,29 @@ test('a probe does not execute invalidations that wait, and evicts nothing', () 
   for (let layers = 0; layers < 8; layers++) expect(probe(small, [0x18, 0x6000n, R], layers)).toBe(0x100_1000n);
   expect(small.go(0x18, 0x5000n)).toBe(0x100_0000n);
 });
+
+test('nothing that a probe came by is kept: what changes afterwards is seen', () => {
+  const all = (bare: Bare, ...asks: Ask[]): void => {
+    for (const ask of asks) for (let layers = 0; layers < 8; layers++) probe(bare, ask, layers);
+  };
+  const { bare, root } = legacy('retain', CAP_8 | (1n << 7n));
+  all(bare, [0x18, 0x5000n, R], [0x18, 0x9000n, R], [0x19, 0x5000n, R], [0x119, 0x5000n, R]);
+  const table = bare.table();
+  bare.put(table + 8n * 5n, 0x400_0003n, 0n, 0n, 0n, 0x500_0003n);
+  bare.entry(root, 4, 0x5000n, 2, table | 3n);
+  bare.context(0x19, 0x9n, 0x702n);
+  bare.context(0x119, 0x9n, 0x702n);
+  expect(bare.go(0x18, 0x5000n)).toBe(0x400_0000n);
+  expect(bare.go(0x18, 0x9000n)).toBe(0x500_0000n);
+  expect(bare.go(0x19, 0x5000n)).toBe(0x5000n);
+  expect(bare.go(0x119, 0x5000n)).toBe(0x5000n);
+
+  const first = scalable('retain').bare;
+  all(first, [0x18, 0x5000n, R, 5], [0x18, 0x5000n, R]);
+  first.put(0x13_0000n + 64n * 5n, 0x101n, 30n); // pass-through
+  first.put(0x12_0000n + 8n, 0x14_0001n);
+  first.put(0x14_0000n, 0x101n, 31n);
+  first.put(0x11_0000n + 32n * 0x18n, 0x12_0009n, 0x40n, 0n, 0n); // RID_PASID 0x40
+  expect(first.go(0x18, 0x5000n, R, 5)).toBe(0x5000n);
+  expect(first.go(0x18, 0x5000n)).toBe(0x5000n);
+});
