@@ -7,8 +7,10 @@ import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
 import type { PageTable } from '@iommu-ts/page-table';
 import type { DomainModel } from './domain-model.ts';
 import type { EngineObserver } from './domain-watch.ts';
+import { POISON } from './quarantine.ts';
 import { at } from './report-log.ts';
 import type { CheckState } from './state.ts';
+import type { Block, TablePages } from './table-pages.ts';
 import { LAYER } from './types.ts';
 import type { CheckEvent, InvalidationEvent } from './types.ts';
 
@@ -26,6 +28,8 @@ interface Seen {
   readonly hi: number;
   readonly lo: number;
   readonly isTable: boolean;
+  /** The block that it stands in; undefined where the allocator did not give it. */
+  readonly block: Block | undefined;
 }
 
 /** An entry that was valid and is not, and may still be cached. */
@@ -38,6 +42,7 @@ type Entries = Map<string, Seen>;
 
 export class BreakBeforeMake implements EngineObserver {
   readonly #state: CheckState;
+  readonly #tables: TablePages;
   readonly #memory: PhysicalMemory;
   readonly #broken = new WeakMap<DomainModel, Map<string, Broken>>();
   /** The call of the engine that is under way, and the valid entries in its range when it began. */
@@ -48,8 +53,9 @@ export class BreakBeforeMake implements EngineObserver {
     readonly model: DomainModel;
   } | null = null;
 
-  constructor(state: CheckState) {
+  constructor(state: CheckState, tables: TablePages) {
     this.#state = state;
+    this.#tables = tables;
     this.#memory = state.pages.memory;
   }
 
@@ -100,12 +106,17 @@ export class BreakBeforeMake implements EngineObserver {
     const { table } = model.domain;
     let cached: boolean | null = null;
     for (const [key, seen] of entries) {
-      if (!this.#memory.locate(seen.pfn, false)) continue;
+      // A table that was freed meanwhile holds no entries any more.
+      if (this.#tables.holding(seen.pfn) !== seen.block || !this.#memory.locate(seen.pfn, false)) {
+        entries.delete(key);
+        continue;
+      }
       const w = this.#memory.index + seen.offset / 4;
       const lo = this.#memory.view[w]!;
       const hi = this.#memory.view[w + 1]!;
       if (lo === seen.lo && hi === seen.hi) continue;
       entries.delete(key);
+      if (lo === POISON.lo && hi === POISON.hi) continue;
       cached ??= mayBeCached(model);
       if (!cached) continue;
       if (((lo & table.presentLo) | (hi & table.presentHi)) === 0) {
@@ -161,6 +172,7 @@ export class BreakBeforeMake implements EngineObserver {
           hi: Number(BigInt.asIntN(32, step.entry >> 32n)),
           lo: Number(BigInt.asIntN(32, step.entry)),
           isTable: step.kind === 'table',
+          block: this.#tables.holding(pfnOf(step.entryPa)),
         });
       }
       const last = steps.at(-1);
@@ -191,7 +203,7 @@ export class BreakBeforeMake implements EngineObserver {
       if (((lo & table.presentLo) | (hi & table.presentHi)) !== 0) {
         if (level > 0 && (lo & table.typeMask) === table.tableType + level * table.tableStep) return first;
         const seen = { level, startPfn: first, lastPfn: first + pages - 1, pfn, offset: byte % 4096, hi, lo };
-        entries.set(`${level} ${first}`, { ...seen, isTable: false });
+        entries.set(`${level} ${first}`, { ...seen, isTable: false, block: this.#tables.holding(pfn) });
       }
       first += pages;
     }

@@ -12,7 +12,8 @@ import { Incoherence } from './incoherence.ts';
 import type { FlushRow } from './incoherence.ts';
 import { Invalidations } from './invalidations.ts';
 import type { InvalidationRow, SyncRow } from './invalidations.ts';
-import { Quarantine } from './quarantine.ts';
+import { watchParts } from './parts-watch.ts';
+import { POISON, Quarantine } from './quarantine.ts';
 import type { FreedBlock } from './quarantine.ts';
 import { ReportLog, at } from './report-log.ts';
 import { CheckState } from './state.ts';
@@ -70,10 +71,11 @@ export class Checks {
     this.#state = new CheckState(this.#log, machine.pages, this.deviceMemory);
     this.#tables = new TablePages(this.#state);
     this.#invalidations = new Invalidations(this.#state, this.#tables);
-    this.#breakBeforeMake = new BreakBeforeMake(this.#state);
+    this.#breakBeforeMake = new BreakBeforeMake(this.#state, this.#tables);
     this.#incoherence = machine.incoherent ? new Incoherence(this.#state, this.#tables) : null;
     if (this.#incoherence !== null) machine.pages.cacheMaintenance = this.#incoherence;
     this.#quarantinePages(machine);
+    watchParts(machine.pages, this.#tables);
   }
 
   /** Everything found so far, up to `maxReports`. */
@@ -112,6 +114,7 @@ export class Checks {
   }
 
   #quarantinePages(machine: CheckedMachine): void {
+    machine.pages.partPoison = POISON;
     const limit = this.#log.wants('use-after-free') ? (this.options.quarantinePages ?? QUARANTINE_PAGES) : 0;
     machine.pages.wrapSource((source) => {
       this.#quarantine = new Quarantine(source, machine.memory, limit, {

@@ -161,12 +161,13 @@ export class DomainWatch {
         }
         log.begin(`free() of domain ${domain.id}`, run);
         try {
-          const { live } = model.mappings;
-          const [first] = live;
+          const { length } = model.mappings.live;
+          const [first] = model.mappings.live;
           original();
           model.freed = true;
           models.delete(domain);
-          if (log.options.teardown === 'mappings' && first !== undefined) this.#leftMapped(model, first, live.length);
+          model.mappings.clear();
+          if (log.options.teardown === 'mappings' && first !== undefined) this.#leftMapped(model, first, length);
           this.leaked(model);
         } finally {
           log.end();
@@ -178,8 +179,7 @@ export class DomainWatch {
 
   /** Whatever was allocated for a domain that has been freed must be gone. */
   leaked(model: DomainModel): void {
-    for (const block of this.#tables.blocks.values()) {
-      if (block.owner !== model) continue;
+    for (const block of this.#tables.of(model)) {
       this.#state.log.report(hex(block.pfn), {
         kind: 'leak',
         what:

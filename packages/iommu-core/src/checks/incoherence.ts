@@ -56,10 +56,11 @@ export class Incoherence implements CacheMaintenance {
 
   clean(pfn: number, offset: number, length: number): void {
     const memory = this.#memory;
-    const block = this.#tables.holding(pfn);
+    const page = Math.floor(pfn);
+    const block = this.#tables.holding(page);
     if (block !== undefined && !memory.hasImage(block.pfn)) memory.imageBegin(block.pfn, block.bytes, STALE);
     const { linesCleaned, linesEqual } = memory;
-    memory.clean(pfn, offset, length);
+    memory.clean(page, offset + (pfn - page) * 4096, length);
     const { what } = this.#state.log.event;
     const operation = what.includes('(') ? `${what.slice(0, what.indexOf('('))}()` : what;
     let row = this.#rows.get(operation);

@@ -62,6 +62,11 @@ export class MappingModel {
     this.#live.splice(this.#from(mapping.startPfn), 0, mapping);
   }
 
+  /** Forgets all: the domain is gone. */
+  clear(): void {
+    this.#live.length = 0;
+  }
+
   /** Removes pages; with an event, they are remembered. */
   remove(startPfn: number, lastPfn: number, unmappedBy: CheckEvent | null): void {
     const first = this.#from(startPfn);

@@ -25,7 +25,11 @@ export interface QuarantineHooks {
   overwritten(block: FreedBlock, offset: number): void;
 }
 
-/** A page source that holds freed blocks back, first in, first out. One that runs dry lets the oldest go. */
+/**
+ * A page source that holds freed blocks back, first in, first out. When the source below has nothing left, the oldest go.
+ *
+ * A source that gives when it is asked a second time has refused on purpose (a fault injector): then the refusal stands.
+ */
 export class Quarantine implements PageSource {
   readonly #source: PageSource;
   readonly #memory: PhysicalMemory;
@@ -52,9 +56,16 @@ export class Quarantine implements PageSource {
 
   alloc(node: number, size: number): number {
     let pfn = this.#source.alloc(node, size);
-    while (pfn < 0 && this.#held > 0) {
-      this.#release();
+    if (pfn < 0 && this.#held > 0) {
       pfn = this.#source.alloc(node, size);
+      if (pfn >= 0) {
+        this.#source.free(pfn, size);
+        return -1;
+      }
+      while (pfn < 0 && this.#held > 0) {
+        this.#release();
+        pfn = this.#source.alloc(node, size);
+      }
     }
     if (pfn >= 0) this.#hooks.allocated(pfn, size);
     return pfn;

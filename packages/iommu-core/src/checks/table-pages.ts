@@ -1,5 +1,5 @@
 /** The pages that the driver holds: who allocated them, which part of which table they are, and whether they may go. */
-import { addressOfPfn, hex } from '@iommu-ts/bits';
+import { addressOfPfn, blockPfnOf, hex } from '@iommu-ts/bits';
 import type { IommuPagesList } from '@iommu-ts/iommu-pages';
 import type { DomainModel } from './domain-model.ts';
 import { at } from './report-log.ts';
@@ -7,10 +7,13 @@ import type { CheckState } from './state.ts';
 import { LAYER } from './types.ts';
 import type { CheckEvent, InvalidationEvent } from './types.ts';
 
-/** A live block of the allocator. */
+/** A live block of the allocator: whole pages, or a part of one. */
 export interface Block {
+  /** With a fraction for a part of a page. */
   readonly pfn: number;
   readonly bytes: number;
+  /** Part of a page: the allocator cut it, the page source does not know of it. */
+  readonly part: boolean;
   readonly allocatedBy: CheckEvent;
   readonly moment: number;
   /** Allocated in an operation of the driver (or while it started), and not by somebody else on the same allocator. */
@@ -23,7 +26,6 @@ export interface Block {
 
 /** A table that was taken out and waits to be freed. */
 interface Gathered {
-  readonly block: Block;
   readonly model: DomainModel;
   readonly by: CheckEvent;
   /** Devices that may still have it in a walk cache. */
@@ -35,10 +37,12 @@ const isWhole = (event: InvalidationEvent): boolean => event.startPfn <= 0 && ev
 
 export class TablePages {
   readonly #state: CheckState;
+  /** Whole blocks by their first page; and parts of pages, in which the page itself belongs to nobody. */
   readonly blocks = new Map<number, Block>();
+  readonly #parts = new Map<number, Block>();
   /** The same by each of their 4 KiB pages. */
   readonly #pages = new Map<number, Block>();
-  readonly #gathered = new Map<number, Gathered>();
+  readonly #gathered = new Map<Block, Gathered>();
   /** Blocks allocated in the present call of the engine or the driver. */
   #fresh: Block[] = [];
   /** False until the driver has started. */
@@ -49,20 +53,46 @@ export class TablePages {
   }
 
   allocated(pfn: number, bytes: number): Block {
+    const block = this.#allocated(pfn, bytes, false);
+    this.blocks.set(pfn, block);
+    for (let i = 0; i < bytes / 4096; i++) this.#pages.set(pfn + i, block);
+    return block;
+  }
+
+  /** A part of a page was allocated. The page it lies in belongs to nobody: parts of others may lie beside it. */
+  partAllocated(pfn: number, bytes: number): void {
+    this.#parts.set(pfn, this.#allocated(pfn, bytes, true));
+    const page = this.#pages.get(Math.floor(pfn));
+    if (page === undefined) return;
+    page.owner = null;
+    page.table = null;
+    this.#fresh = this.#fresh.filter((block) => block !== page);
+  }
+
+  #allocated(pfn: number, bytes: number, part: boolean): Block {
     const { log } = this.#state;
     const block: Block = {
       pfn,
       bytes,
+      part,
       allocatedBy: log.event,
       moment: ++this.#state.moment,
       ofDriver: !this.started || log.depth > 0,
       owner: null,
       table: null,
     };
-    this.blocks.set(pfn, block);
-    for (let i = 0; i < bytes / 4096; i++) this.#pages.set(pfn + i, block);
     this.#fresh.push(block);
     return block;
+  }
+
+  #isLive(block: Block): boolean {
+    return (block.part ? this.#parts : this.blocks).get(block.pfn) === block;
+  }
+
+  /** Everything that was allocated for `model` and is live. */
+  *of(model: DomainModel): Generator<Block> {
+    for (const block of this.blocks.values()) if (block.owner === model) yield block;
+    for (const block of this.#parts.values()) if (block.owner === model) yield block;
   }
 
   /** Forgets what was allocated before. */
@@ -74,7 +104,7 @@ export class TablePages {
   ownFresh(model: DomainModel): void {
     const { rootPfns } = model.domain.table;
     for (const block of this.#fresh) {
-      if (this.blocks.get(block.pfn) !== block) continue;
+      if (!this.#isLive(block)) continue;
       block.owner = model;
       if (rootPfns.includes(block.pfn)) block.table = { startPfn: 0, lastPfn: Infinity };
     }
@@ -86,7 +116,7 @@ export class TablePages {
     if (this.#fresh.length === 0) return;
     const fresh = new Map<number, Block>();
     for (const block of this.#fresh) {
-      if (this.blocks.get(block.pfn) !== block) continue;
+      if (!this.#isLive(block)) continue;
       block.owner = model;
       // Until it is found, it may be on any path.
       block.table = { startPfn: 0, lastPfn: Infinity };
@@ -101,7 +131,7 @@ export class TablePages {
         const pages = 2 ** (table.granuleLg2 + table.bits * (step.level + 1) - 12);
         const first = Math.floor(pfn / pages) * pages;
         next = first + pages;
-        const block = fresh.get(Number(step.tablePa >> 12n));
+        const block = fresh.get(blockPfnOf(step.tablePa));
         if (block === undefined) continue;
         fresh.delete(block.pfn);
         if (step.level < table.topLevel) block.table = { startPfn: first, lastPfn: next - 1 };
@@ -114,13 +144,13 @@ export class TablePages {
   gather(model: DomainModel, list: IommuPagesList): void {
     if (list.empty) return;
     for (const pfn of this.#state.pages.listPages(list)) {
-      const block = this.blocks.get(pfn);
-      if (block === undefined || this.#gathered.has(pfn)) continue;
+      const block = this.#parts.get(pfn) ?? this.blocks.get(pfn);
+      if (block === undefined || this.#gathered.has(block)) continue;
       const missing = new Set<number>();
       for (const [requester, user] of model.users) {
         if (user.attached || (block.moment < user.leftAt && user.flushedAt < user.leftAt)) missing.add(requester);
       }
-      this.#gathered.set(pfn, { block, model, by: this.#state.log.event, missing });
+      this.#gathered.set(block, { model, by: this.#state.log.event, missing });
     }
   }
 
@@ -134,7 +164,7 @@ export class TablePages {
   invalidated(event: InvalidationEvent): void {
     const moment = ++this.#state.moment;
     if ((event.layers & LAYER.TABLE) === 0) return;
-    for (const { block, model, missing } of this.#gathered.values()) {
+    for (const [block, { model, missing }] of this.#gathered) {
       if (missing.size === 0 || (event.domain >= 0 && event.domain !== model.domain.id)) continue;
       const span = block.table ?? { startPfn: 0, lastPfn: Infinity };
       if (event.startPfn > span.lastPfn || event.lastPfn < span.startPfn) continue;
@@ -156,12 +186,23 @@ export class TablePages {
   freeing(pfn: number): Block | undefined {
     const block = this.blocks.get(pfn);
     if (block === undefined) return undefined;
-    const gathered = this.#gathered.get(pfn);
-    if (block.table !== null && block.owner !== null) this.#judge(block, block.owner, gathered);
-    this.#gathered.delete(pfn);
+    this.#gone(block);
     this.blocks.delete(pfn);
     for (let i = 0; i < block.bytes / 4096; i++) this.#pages.delete(pfn + i);
     return block;
+  }
+
+  /** A block is freed: nothing happens when it is no part of a page. */
+  partFreeing(pfn: number): void {
+    const part = this.#parts.get(pfn);
+    if (part === undefined) return;
+    this.#gone(part);
+    this.#parts.delete(pfn);
+  }
+
+  #gone(block: Block): void {
+    if (block.table !== null && block.owner !== null) this.#judge(block, block.owner, this.#gathered.get(block));
+    this.#gathered.delete(block);
   }
 
   #judge(block: Block, model: DomainModel, gathered: Gathered | undefined): void {

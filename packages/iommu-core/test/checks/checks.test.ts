@@ -246,6 +246,48 @@ describe('table pages', () => {
     expect(checks.reports[1]!.what).toContain('an entry in memory still leads to page');
   });
 
+  test('a source that refuses on purpose is not asked until it gives', () => {
+    let asked = 0;
+    const memory = new PhysicalMemory([{ base: 0n, size: 0x10_0000n }]);
+    const buddy = new BuddySource(memory);
+    const below = {
+      alloc: (node: number, size: number) => (asked++ === 3 ? -1 : buddy.alloc(node, size)),
+      free: (pfn: number, size: number) => buddy.free(pfn, size),
+      nodeOf: () => 0,
+    };
+    const free = buddy.freePages();
+    const other = createFake({ memory, pages: new IommuPages(memory, below) });
+    other.driver.createDomain().free(); // device table, its page, its top table
+    expect(() => other.driver.createDomain()).toThrow('no page');
+    expect(buddy.freePages()).toBe(free - 3); // the device table, and two pages in quarantine
+    expect(other.checks.finish()).toEqual([]);
+  });
+
+  test('tables that are parts of a page', () => {
+    const parts = (mistakes: Parameters<typeof createFake>[1]) => {
+      const memory = new PhysicalMemory([{ base: 0n, size: 0x1000_0000n }]);
+      const source = new BuddySource(memory, [{ base: 0x800_0000n, size: 0x800_0000n }]);
+      const pages = new IommuPages(memory, source, { cpuPageSize: 65_536, subPage: true });
+      return createFake({ memory, pages, bbm: true }, mistakes);
+    };
+    const good = parts({});
+    const [one, two] = [work(good), good.driver.createDomain()];
+    two.map(0x1000n, 0x10_0000n, 0x1000n, RW);
+    good.driver.detach(3);
+    one.free(); // the other's tables lie beside it
+    two.free();
+    good.driver.release();
+    expect(good.checks.finish().map(formatReport)).toEqual([]);
+    expect(good.pages.nrIommuPages()).toBe(0);
+
+    const bad = parts({ leafOnly: true });
+    work(bad);
+    expect(kinds(bad.checks.reports)).toContain('freed-before-flush');
+    const leaking = parts({ leakDomainPage: true });
+    leaking.driver.createDomain().free();
+    expect(kinds(leaking.checks.reports)).toEqual(['leak']);
+  });
+
   test('an exhausted source gets its oldest pages back from the quarantine', () => {
     const memory = new PhysicalMemory([{ base: 0n, size: 0x10_0000n }]);
     const pages = new IommuPages(memory, new BuddySource(memory, [{ base: 0n, size: 0x1_0000n }]));
@@ -354,6 +396,14 @@ describe('misuse', () => {
     ]);
     expect(checks.reports[1]!.unmappedBy).toMatchObject({ operation: 4 });
     expect(checks.reports[2]!.what).toContain('ends in the middle of a page: 0x200000 bytes went');
+  });
+
+  test('a domain that was freed has no mappings that a map could overlap', () => {
+    const { domain, checks } = mapped();
+    domain.free();
+    expect(() => domain.map(0x1000n, 0x20_0000n, 0x1000n, RW)).toThrow(expect.objectContaining({ code: 'ENODEV' }));
+    expect(domain.mapWords(0, 0x1000, 0, 0x20_0000, 0x1000, RW)).toBe(-34);
+    expect(checks.reports).toEqual([]);
   });
 
   test('data that is freed while it is mapped', () => {
