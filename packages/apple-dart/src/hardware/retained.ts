@@ -7,7 +7,8 @@
  * - table entries above the leaf: one flush drops them with the rest, there is no narrower one.
  * - that nothing was there: the driver flushes after every map.
  *
- * Not kept: a TTBR that is not valid, and what led to any other fault.
+ * Not kept: a TTBR that is not valid, leaves that refused an access, and bus errors (but a valid table entry is kept wherever
+ * it leads).
  */
 import { WalkCache } from '@iommu-ts/iommu-core';
 
