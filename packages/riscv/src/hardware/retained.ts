@@ -9,8 +9,8 @@
  *   dropped by IOTINVAL with AV=0, or with AV=1 and NL=1; with AV=1 alone they stay.
  * - MSI PTEs by GSCID and GPA, dropped by IOTINVAL.GVMA.
  *
- * Not kept: what has V=0 (forbidden), what led to a fault, and leaves of the second stage that the walk of a first stage went
- * through (they are read anew each time). Non-leaf entries under a global mapping go with their PSCID.
+ * Not kept: what has V=0 (forbidden), what is misconfigured or refused an access, and leaves of the second stage that the walk
+ * of a first stage went through (they are read anew each time). Non-leaf entries under a global mapping go with their PSCID.
  */
 import { WalkCache } from '@iommu-ts/iommu-core';
 
