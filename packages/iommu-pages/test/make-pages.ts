@@ -11,7 +11,7 @@ export const useLayout = (name: typeof layout): void => {
 
 /** RAM for descriptors lies where no test has any. */
 const FAR = 1n << 50n;
-const SIZE = 1n << 32n;
+const SIZE = 1n << 28n;
 
 /** An allocator over `source`, its descriptors in RAM of their own, so that the source has as many pages with every layout. */
 export const makePages = (memory: PhysicalMemory, source: PageSource, options: IommuPagesOptions = {}): IommuPages => {

@@ -5,3 +5,4 @@ import '../context.test.ts';
 import '../incoherent.test.ts';
 import '../preserve.test.ts';
 import '../failing-source.test.ts';
+import '../model.test.ts';
