@@ -183,7 +183,7 @@ export class ArmSmmuDriver implements IommuDriver, DomainOwner, StreamInvalidati
     const id = this.#ids.alloc();
     let cdPfn = -1;
     try {
-      if (this.stage === 1) cdPfn = this.#shared.allocate(4096, 'a context descriptor');
+      if (this.stage === 1) cdPfn = this.#shared.allocate(CD_BYTES, 'a context descriptor');
       const domain = new PagingDomain({
         pages: this.#pages,
         clock: this.#clock,

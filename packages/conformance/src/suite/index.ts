@@ -13,3 +13,4 @@ export type { FormatConformanceOptions } from './format-suite.ts';
 export type { FormatCase } from './format/rig.ts';
 export type { FormatSuiteCase } from './format/cases.ts';
 export { bytesPerCall } from './garbage.ts';
+export { pagesWith, withPages } from './with-pages.ts';

@@ -53,6 +53,13 @@ export class Rig {
     return this.driver.info;
   }
 
+  /** Bytes of live tables and queues; tables that share a page count with their own bytes. */
+  get tableBytes(): number {
+    const { pages } = this.system;
+    const { pages: split, bytes } = pages.subPages;
+    return (pages.nrIommuPages() - split) * pages.cpuPageSize + bytes;
+  }
+
   /** A new paging domain with `requesters` attached to it. */
   attached(...requesters: number[]): PagingDomain {
     const domain = this.driver.createDomain();
