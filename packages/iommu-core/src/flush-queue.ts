@@ -26,18 +26,29 @@ export class FlushQueue {
   readonly #clock: VirtualClock;
   readonly #pages: IommuPages;
   readonly #flushAll: () => void;
-  readonly #freelist = new IommuPagesList();
+  readonly #put: (list: IommuPagesList) => void;
+  readonly #freelist = new IommuPagesList('flush queue');
   #released: (() => void)[] = [];
   #timer: Timer | null = null;
   #count = 0;
   /** Flushes so far. */
   flushes = 0;
 
-  /** @param flushAll invalidates the whole domain and returns when the hardware has completed it. */
-  constructor(clock: VirtualClock, pages: IommuPages, flushAll: () => void, options: FlushQueueOptions = {}) {
+  /**
+   * @param flushAll invalidates the whole domain and returns when the hardware has completed it.
+   * @param put frees tables after that (default: `putPagesList`).
+   */
+  constructor(
+    clock: VirtualClock,
+    pages: IommuPages,
+    flushAll: () => void,
+    options: FlushQueueOptions = {},
+    put: (list: IommuPagesList) => void = (list) => pages.putPagesList(list),
+  ) {
     this.#clock = clock;
     this.#pages = pages;
     this.#flushAll = flushAll;
+    this.#put = put;
     this.#entries = options.entries ?? FLUSH_QUEUE_DEFAULTS.percpu.entries;
     this.#periodNs = options.periodNs ?? FLUSH_QUEUE_DEFAULTS.percpu.periodNs;
   }
@@ -71,7 +82,7 @@ export class FlushQueue {
     this.#count = 0;
     this.#flushAll();
     this.flushes++;
-    this.#pages.putPagesList(this.#freelist);
+    this.#put(this.#freelist);
     this.#freelist.init();
     const released = this.#released;
     this.#released = [];

@@ -201,7 +201,7 @@ class Pair {
       this.put(list);
       this.init(list);
     }
-    for (const pfn of [...this.model.live.keys()]) {
+    for (const { pfn } of this.model.live.values()) {
       this.pages.freeIncoherent(pfn);
       this.model.remove(pfn);
     }

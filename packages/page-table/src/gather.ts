@@ -18,7 +18,7 @@ export class GatherRecord {
   /** Bit n: a table entry at level n was removed (the table below it is on the free list). */
   tableLevels = 0;
   /** Tables to free once the hardware can no longer reach them. */
-  readonly freelist = new IommuPagesList();
+  readonly freelist = new IommuPagesList('gather.freelist');
 
   /** True when nothing was touched. */
   get empty(): boolean {

@@ -123,7 +123,7 @@ export class TableState {
   /** For maps that come without a gather and must free tables. @internal */
   readonly ownGather = new GatherRecord();
   /** Tables collected by the present step, on their way to the front of a gather's list. @internal */
-  readonly scratch = new IommuPagesList();
+  readonly scratch = new IommuPagesList('tables of this step');
 
   /** @internal */ declare readonly rules: number;
   /** Smallest page as a power of two, and in bytes. */
