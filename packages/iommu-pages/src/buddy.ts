@@ -165,21 +165,24 @@ export class BuddySource implements PageSource {
   }
 
   #listOf(node: number): readonly Zone[] {
-    let list = this.#lists.get(node);
-    if (list === undefined) {
-      const order = this.#fallback.get(node);
-      list =
-        order !== undefined
-          ? order.flatMap((from) => this.#inOrder.filter((zone) => zone.node === from))
-          : this.#inOrder
-              .map((zone) => ({ zone, far: this.#distanceOf(node, zone.node) }))
-              .filter(({ far }) => far < UNREACHABLE || this.#distance === null)
-              .toSorted((a, b) => a.far - b.far)
-              .map(({ zone }) => zone);
-      this.#lists.set(node, list);
-    }
+    const list = this.#lists.get(node) ?? this.#makeList(node);
     this.#lastNode = node;
     this.#lastList = list;
+    return list;
+  }
+
+  /** Apart from {@link #listOf}, which would make a context for these closures on every call. */
+  #makeList(node: number): readonly Zone[] {
+    const order = this.#fallback.get(node);
+    const list =
+      order !== undefined
+        ? order.flatMap((from) => this.#inOrder.filter((zone) => zone.node === from))
+        : this.#inOrder
+            .map((zone) => ({ zone, far: this.#distanceOf(node, zone.node) }))
+            .filter(({ far }) => far < UNREACHABLE || this.#distance === null)
+            .toSorted((a, b) => a.far - b.far)
+            .map(({ zone }) => zone);
+    this.#lists.set(node, list);
     return list;
   }
 
