@@ -1,4 +1,5 @@
 /** A DART with its driver, memory and bus, ready to use. */
+import { IommuError } from '@iommu-ts/bits';
 import { createMachine } from '@iommu-ts/iommu-core';
 import type { IommuSystem, SystemOptions } from '@iommu-ts/iommu-core';
 import { AppleDartDriver } from './driver/driver.ts';
@@ -23,10 +24,14 @@ export interface AppleDartSystem extends IommuSystem {
  *
  * Table pages come from the last GiB of the memory unless `pages` is given; they must lie within the part's physical
  * address width (36 or 42 bits).
- * @throws IommuError `EINVAL` unknown preset, `EOPNOTSUPP` a part that is not modelled.
+ * @throws IommuError `EINVAL` unknown preset, `EOPNOTSUPP` a part that is not modelled, and `incoherentWalker`: Linux takes
+ *   every DART's walks for coherent.
  */
 export const createAppleDart = (options: CreateAppleDartOptions = {}): AppleDartSystem => {
   const part = resolvePart(options);
+  if (options.incoherentWalker === true) {
+    throw new IommuError('EOPNOTSUPP', 'incoherentWalker: the walks of a DART are coherent');
+  }
   const machine = createMachine(options);
   const { pages, clock } = machine;
   const hardware = new AppleDart(machine.deviceMemory, {

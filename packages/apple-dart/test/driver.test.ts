@@ -272,6 +272,7 @@ describe('refusals', () => {
     driver.attach(1, domain);
     domain.map(0n, 0x10_0000n, 0x4000n, RW);
     expect(codeOf(() => driver.attach(1, driver.identityDomain))).toBe('EOPNOTSUPP');
+    expect(codeOf(() => createAppleDart({ incoherentWalker: true }))).toBe('EOPNOTSUPP');
     // Nothing has changed.
     expect(driver.domainOf(1)).toBe(domain);
     expect(bus.device(1).read(0n, 4).ok).toBe(true);

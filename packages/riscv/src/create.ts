@@ -1,3 +1,4 @@
+import { IommuError } from '@iommu-ts/bits';
 import { createMachine } from '@iommu-ts/iommu-core';
 import type { IommuSystem, SystemOptions } from '@iommu-ts/iommu-core';
 import { RiscvIommuDriver } from './driver/driver.ts';
@@ -34,9 +35,13 @@ export interface RiscvIommuSystem extends IommuSystem {
 /**
  * A machine with one RISC-V IOMMU: memory, page allocator, clock, the hardware, its driver (probed and running) and the bus
  * for devices. What is not given is made: 64 GiB of sparse RAM.
- * @throws IommuError as the constructors of hardware and driver do.
+ * @throws IommuError as the constructors of hardware and driver do; `EOPNOTSUPP` for `incoherentWalker`, which no register of
+ *   the specification could tell a driver of.
  */
 export const createRiscvIommu = (options: CreateRiscvIommuOptions = {}): RiscvIommuSystem => {
+  if (options.incoherentWalker === true) {
+    throw new IommuError('EOPNOTSUPP', 'incoherentWalker: the walks of a RISC-V IOMMU are coherent');
+  }
   const machine = createMachine(options);
   const { pages, clock } = machine;
   const hardware = new RiscvIommuHardware(

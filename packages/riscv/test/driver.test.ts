@@ -62,6 +62,7 @@ describe('probe', () => {
 
   test('what it cannot drive', () => {
     expect(codeOf(() => createRiscvIommu({ hardware: { capabilities: 0x38_0000_0010n } }))).toBe('EOPNOTSUPP');
+    expect(codeOf(() => createRiscvIommu({ incoherentWalker: true }))).toBe('EOPNOTSUPP');
     expect(codeOf(() => createRiscvIommu({ hardware: { capabilities: 0x38_0000_0e20n } }))).toBe('ENODEV');
   });
 
