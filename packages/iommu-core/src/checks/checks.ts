@@ -12,7 +12,7 @@ import { Incoherence } from './incoherence.ts';
 import type { FlushRow } from './incoherence.ts';
 import { Invalidations } from './invalidations.ts';
 import type { InvalidationRow, SyncRow } from './invalidations.ts';
-import { watchParts } from './parts-watch.ts';
+import { watchPages } from './pages-watch.ts';
 import { POISON, Quarantine } from './quarantine.ts';
 import type { FreedBlock } from './quarantine.ts';
 import { ReportLog, at } from './report-log.ts';
@@ -75,7 +75,7 @@ export class Checks {
     this.#incoherence = machine.incoherent ? new Incoherence(this.#state, this.#tables) : null;
     if (this.#incoherence !== null) machine.pages.cacheMaintenance = this.#incoherence;
     this.#quarantinePages(machine);
-    watchParts(machine.pages, this.#tables);
+    watchPages(machine.pages, this.#tables, this.#log);
   }
 
   /** Everything found so far, up to `maxReports`. */

@@ -18,6 +18,8 @@ export interface EngineObserver {
 /** Told of invalidations that an operation makes. */
 export interface SyncObserver {
   begin(operation: string, model: DomainModel | null): void;
+  /** The domain whose unmap (or map) is being synced, whatever the invalidation is made for; null: none. */
+  syncOf: DomainModel | null;
   end(): void;
 }
 
@@ -49,7 +51,12 @@ export class DomainWatch {
     this.#watchFree(model, domain);
     shadow(domain as unknown as WithSync, 'sync', (original) => (gather) => {
       this.#tables.gather(model, gather.freelist);
-      original(gather);
+      this.#syncs.syncOf = model;
+      try {
+        original(gather);
+      } finally {
+        this.#syncs.syncOf = null;
+      }
     });
   }
 

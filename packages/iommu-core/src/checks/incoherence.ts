@@ -92,6 +92,8 @@ export class Incoherence implements CacheMaintenance {
     const offset = (pfn - from) * 4096 + Number(address & 0xfffn);
     const iova = (BigInt(iovaHi >>> 0) << 32n) | BigInt(iovaLo >>> 0);
     const real = state.pages.memory;
+    const iovaPfn = pfnOf(iova);
+    const mapping = state.modelOf(requester, pasid)?.mappings.overlap(iovaPfn, iovaPfn);
     const [cpu, device] = [real.readU64(address), this.#memory.readU64(address)];
     state.log.report(`${address}`, {
       kind: 'incoherent',
@@ -100,6 +102,7 @@ export class Incoherence implements CacheMaintenance {
         `the device still reads ${hex(device)}, as the bytes were not flushed`,
       hint: `flushIncoherent(${hex(from)}, ${hex(offset)}, 8): bytes ${hex(offset)} to ${hex(offset + 7)} of the block at ${at(from)}`,
       addresses: { entry: address, iova, written: cpu, seen: device },
+      ...(mapping === undefined ? {} : { mappedBy: mapping.mappedBy }),
     });
   }
 

@@ -51,6 +51,7 @@ export class Invalidations implements SyncObserver, IotlbListener {
   /** Who filled entries of a tag last. */
   readonly #owners = new Map<number, { readonly requester: number; readonly pasid: number }>();
   #drops: Drop[] = [];
+  syncOf: DomainModel | null = null;
   /** Who is being translated for; -1: nobody, so what is dropped is dropped by an invalidation. */
   translating: { readonly requester: number; readonly pasid: number } | null = null;
 
@@ -59,7 +60,8 @@ export class Invalidations implements SyncObserver, IotlbListener {
     this.#tables = tables;
   }
 
-  begin(operation: string, model: DomainModel | null): void {
+  begin(operation: string, of: DomainModel | null): void {
+    const model = this.syncOf ?? of;
     const needed = model !== null && this.#tables.hasGathered(model);
     this.#frames.push({ operation, model, sent: 0, needed });
     this.#state.syncing.push(model);

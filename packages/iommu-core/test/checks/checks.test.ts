@@ -194,7 +194,14 @@ describe('table pages', () => {
     pages.putPagesList(gather.freelist);
     gather.freelist.init();
     domain.iotlbSync(gather);
-    expect(checks.reports).toMatchObject([{ kind: 'freed-before-flush', addresses: { iova: MIB2 } }]);
+    expect(checks.reports).toMatchObject([
+      {
+        kind: 'freed-before-flush',
+        addresses: { iova: MIB2 },
+        unmappedBy: { what: 'unmapGather(iova 0x200000, size 0x200000) in domain 1' },
+        freedBy: { what: 'putPagesList() of 1 block(s)', operation: 5 },
+      },
+    ]);
   });
 
   test('a domain freed without a flush, after it had a device', () => {
@@ -326,6 +333,14 @@ describe('over-invalidation', () => {
     const { one, checks } = two({ global: true });
     one.unmap(0x1000n, 0x1000n);
     expect(checks.reports).toMatchObject([{ kind: 'over-invalidation', addresses: { iova: 0x1000n } }]);
+    expect(checks.reports[0]!.what).toContain('sent for domain 1, dropped translations of domain 2');
+  });
+
+  test('a sync made for another domain', () => {
+    const { one, other, checks } = two({});
+    const { iotlbSync } = one.ops;
+    one.ops.iotlbSync = (_domain, gather) => iotlbSync(other, gather);
+    one.unmap(0x1000n, 0x1000n);
     expect(checks.reports[0]!.what).toContain('sent for domain 1, dropped translations of domain 2');
   });
 
