@@ -5,6 +5,7 @@
 import {
   changeOps,
   commonMutations,
+  incoherentMutations,
   keepContextAtDetach,
   leafHintMutations,
   rangeMutations,
@@ -59,6 +60,7 @@ export const mutations: readonly Mutation[] = [
   ...tableMutations,
   ...rangeMutations,
   ...leafHintMutations,
+  ...incoherentMutations,
   {
     name: 'context-not-invalidated',
     bug: 'attach rewrites the context entry and sends no cc_inv_dsc',

@@ -70,13 +70,14 @@ export class CommandSender {
   #poll(tries: number): void {
     this.#cons = this.#mmio.read32(REG.CMDQ_CONS) & this.#mask;
     const gerror = this.#mmio.read32(REG.GERROR) ^ this.#mmio.read32(REG.GERRORN);
-    if ((gerror & CMDQ_ERR) !== 0) this.#skipRefused();
-    else if (tries > POLLS) {
+    if (tries > POLLS) {
       throw new IommuError('ETIMEDOUT', 'the SMMU does not consume its command queue', {
         CMDQ_PROD: this.#prod,
         CMDQ_CONS: this.#cons,
       });
     }
+    // The bound holds for these too: an SMMU that does not see what took their place refuses the same command for ever.
+    if ((gerror & CMDQ_ERR) !== 0) this.#skipRefused();
   }
 
   /** Takes a refused command out of the way (a CMD_SYNC takes its place) and lets the queue go on (7.1). */

@@ -13,6 +13,7 @@ export {
   strideOf,
   tableMutations,
 } from './common.ts';
+export { incoherentMutations } from './incoherent.ts';
 export { FaultyPort } from './faulty-port.ts';
 export type { PortFault, PortLayout, RingLayout } from './faulty-port.ts';
 export { MutationRig } from './rig.ts';
