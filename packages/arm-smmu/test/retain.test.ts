@@ -187,6 +187,20 @@ describe('configuration (4.3)', () => {
     expect(unit.unit.iotlb.peek(1, 0, 0x5000)).toBe(drops);
   });
 
+  test('what was dropped and found unchanged is kept again', () => {
+    const unit = stage1();
+    unit.complete(CFGI_STE, 1, LEAF);
+    expect(unit.unit.retained!.structures).toBe(0);
+    expect(unit.reach(0x5000n)).toBe('0x40000000');
+    expect(unit.unit.retained!.structures).toBe(2);
+    unit.complete(CFGI_CD, 1, LEAF);
+    expect(unit.unit.retained!.structures).toBe(1);
+    expect(unit.reach(0x5000n)).toBe('0x40000000');
+    unit.put(CD, [0n]);
+    unit.stream(1, ste(0));
+    expect(unit.reach(0x5000n)).toBe('0x40000000');
+  });
+
   test('two-level stream table: CMD_CFGI_STE with Leaf leaves the L1STD (4.3.1)', () => {
     const unit = new Adversary();
     unit.enable({ cfg: 16 | (8 << 6) | (1 << 16) });
@@ -458,6 +472,16 @@ describe('stage 2 translations (4.4.3)', () => {
   });
 });
 
+test('a contiguous set of stage 2 is one entry', () => {
+  const unit = stage2();
+  for (let i = 16; i < 32; i++) unit.page2(i, RAM + 0x1000n * BigInt(i), 0x7ffn | (1n << 52n));
+  expect(unit.reach(0x1_0000n)).toBe('0x40010000');
+  for (let i = 16; i < 32; i++) unit.page2(i, 0n, 0n);
+  expect(unit.reach(0x1_f000n)).toBe('0x4001f000');
+  unit.complete(S2_IPA, 7, 0x1_4000 | LEAF);
+  expect(unit.reach(0x1_f000n)).toBe(`event ${F_TRANSLATION}`);
+});
+
 /** Both stages: VA 0x5000 → IPA 0x40005000 → RAM. Stage 1 structures and tables lie at their own IPAs. */
 const nested = (): Adversary => {
   const unit = new Adversary();
@@ -539,7 +563,12 @@ describe('nested (4.4.2, 4.4.3)', () => {
     expect(unit.reach(0x5000n)).toBe(`event ${F_TRANSLATION}`);
   });
 
-  test.each(['retain', 'sized'] as const)('%s: parts of a stage 1 block go together, by any address in it', (mode) => {
+  test.each([
+    ['retain', 0x3f_f000],
+    ['retain', 0x20_0000],
+    ['sized', 0x3f_f000],
+    ['sized', 0x20_0000],
+  ] as const)('%s: parts of a stage 1 block go together, by any address in it: 0x%s', (mode, address) => {
     const unit = new Bare(FULL, { mode }).enable();
     unit.stage1(1, 3, 7, [0n, s2(25, 1), TABLES2]);
     unit.stage2Tables();
@@ -551,7 +580,7 @@ describe('nested (4.4.2, 4.4.3)', () => {
     const combined = (): number =>
       [0, 1, 2, 3].filter((i) => unit.unit.iotlb.peek(1, 0, 0x20_0000 + 0x1000 * i)).length;
     expect(combined()).toBe(4);
-    unit.command(NH_VA, (3 << 16) | 7, 0x3f_f000 | LEAF);
+    unit.command(NH_VA, (3 << 16) | 7, address | LEAF);
     unit.command(SYNC);
     unit.r32(0x9c);
     expect(combined()).toBe(0);

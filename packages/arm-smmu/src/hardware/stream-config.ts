@@ -135,8 +135,6 @@ export class StructureWalker {
   readonly #cd = new Int32Array(16);
   readonly #l1 = new Int32Array(2);
   readonly #retained: Retained | null;
-  /** Tags are only looked up: a probe makes none. */
-  probing = false;
   /** Address of a fetch that aborted. */
   fetchHi = 0;
   fetchLo = 0;
@@ -281,7 +279,7 @@ export class StructureWalker {
     }
     if (s2 && !this.#stage2(config)) return EVENT.C_BAD_STE;
     this.#keepSte(config);
-    if (s2) config.s2Tag = this.#tag(WORLD.S2, vmid, 0);
+    if (s2) config.s2Tag = this.#tags.intern(WORLD.S2, vmid, 0);
 
     // SubstreamID handling (3.3.2, 7.3.7, 7.3.9).
     if (pasid >= 0 && (cdMax === 0 || pasid >>> cdMax !== 0)) return EVENT.C_BAD_SUBSTREAMID;
@@ -291,7 +289,7 @@ export class StructureWalker {
     config.kind = translateS1 ? (s2 ? KIND.NESTED : KIND.S1) : s2 ? KIND.S2 : KIND.BYPASS;
     config.singlePrivilege = false;
     if (!translateS1) {
-      config.tag = this.#tag(WORLD.S2, vmid, 0);
+      config.tag = this.#tags.intern(WORLD.S2, vmid, 0);
       config.valid = true;
       return 0;
     }
@@ -306,10 +304,6 @@ export class StructureWalker {
     this.#keepCd(config);
     config.valid = true;
     return 0;
-  }
-
-  #tag(world: number, vmid: number, asid: number): number {
-    return this.probing ? this.#tags.find(world, vmid, asid) : this.#tags.intern(world, vmid, asid);
   }
 
   #keepSte(config: StreamConfig): void {
@@ -430,7 +424,7 @@ export class StructureWalker {
     config.wxn = get(cd, CD.WXN) === 1;
     config.uwxn = get(cd, CD.UWXN) === 1;
     config.r = get(cd, CD.R) === 1;
-    config.tag = this.#tag(world, vmid, asid);
+    config.tag = this.#tags.intern(world, vmid, asid);
     return true;
   }
 

@@ -275,9 +275,7 @@ export class SmmuV3 implements IommuHardware {
   probe(requester: number, pasid: number, iovaHi: number, iovaLo: number, access: number, layers: number): number {
     if ((this.#words[REG.CR0 / 4]! & SMMUEN) === 0) return this.#disabled(iovaHi | 0, iovaLo | 0);
     const stats = { ...this.stats };
-    const reads = this.#structures.structureReads;
     const retained = this.#retained;
-    this.#structures.probing = true;
     if (retained !== null) {
       retained.probing = true;
       retained.layers = layers;
@@ -285,8 +283,6 @@ export class SmmuV3 implements IommuHardware {
     try {
       return this.#probe(requester, pasid, iovaHi | 0, iovaLo | 0, access, layers);
     } finally {
-      this.#structures.probing = false;
-      this.#structures.structureReads = reads;
       if (retained !== null) {
         retained.probing = false;
         retained.layers = LAYER.ALL;
