@@ -1,5 +1,5 @@
 import { IommuError, checkU64, codeOfErrno, hex, hi32, join64, lo32, pfnOf } from '@iommu-ts/bits';
-import type { IommuPages } from '@iommu-ts/iommu-pages';
+import type { IommuPages, IommuPagesList } from '@iommu-ts/iommu-pages';
 import { GatherRecord, PageTable } from '@iommu-ts/page-table';
 import type { PageTableConfig } from '@iommu-ts/page-table';
 import type { VirtualClock } from './clock.ts';
@@ -8,6 +8,12 @@ import type { FlushQueueOptions } from './flush-queue.ts';
 
 /** How invalidations follow an unmap: `strict` at once, `lazy` through the flush queue. */
 export type DomainMode = 'strict' | 'lazy';
+
+/**
+ * When table pages go back once the hardware can no longer reach them: `now`, or after an RCU grace period, so that whoever
+ * reads the tables meanwhile (a dump) never sees a page that is used for something else (`IommuPages.putPagesListRcu`).
+ */
+export type FreeMode = 'now' | 'rcu';
 
 /** What a domain does for the devices attached to it, after Linux's `IOMMU_DOMAIN_*`. */
 export type DomainType = 'paging' | 'identity' | 'blocked';
@@ -45,6 +51,8 @@ export interface PagingDomainOptions {
   readonly ops: PagingDomainOps;
   readonly mode?: DomainMode;
   readonly flushQueue?: FlushQueueOptions;
+  /** Default `'now'`. */
+  readonly freeMode?: FreeMode;
   /** The vendor's number for the domain: domain id, ASID or VMID. */
   readonly id: number;
   /** Last IOVA that may be mapped, where the table could hold more than the driver offers (DART). */
@@ -63,6 +71,7 @@ export class PagingDomain {
   readonly id: number;
   readonly table: PageTable;
   readonly mode: DomainMode;
+  readonly freeMode: FreeMode;
   readonly pages: IommuPages;
   readonly ops: PagingDomainOps;
   readonly flushQueue: FlushQueue | null;
@@ -82,6 +91,7 @@ export class PagingDomain {
   constructor(options: PagingDomainOptions) {
     this.id = options.id;
     this.mode = options.mode ?? 'strict';
+    this.freeMode = options.freeMode ?? 'now';
     this.pages = options.pages;
     this.ops = options.ops;
     this.#syncsMap = options.ops.iotlbSyncMap !== undefined;
@@ -92,7 +102,13 @@ export class PagingDomain {
     this.#topChanges = this.table.topChanges;
     this.flushQueue =
       this.mode === 'lazy'
-        ? new FlushQueue(options.clock, options.pages, () => this.ops.flushIotlbAll(this), options.flushQueue)
+        ? new FlushQueue(
+            options.clock,
+            options.pages,
+            () => this.ops.flushIotlbAll(this),
+            options.flushQueue,
+            (list) => this.#put(list),
+          )
         : null;
   }
 
@@ -226,7 +242,13 @@ export class PagingDomain {
     // No IOVA is in its aperture any more, which is how mapWords refuses without asking one question more.
     this.#limited = true;
     this.#lastPfn = -1;
-    this.table.destroy();
+    if (this.freeMode === 'now') this.table.destroy();
+    else {
+      const { freelist } = this.#gather;
+      this.table.destroy(freelist);
+      this.#put(freelist);
+      freelist.init();
+    }
     this.ops.release(this);
   }
 
@@ -238,10 +260,16 @@ export class PagingDomain {
   private sync(gather: GatherRecord): void {
     this.ops.iotlbSync(this, gather);
     if (!gather.freelist.empty) {
-      this.pages.putPagesList(gather.freelist);
+      this.#put(gather.freelist);
       gather.freelist.init();
     }
     gather.reset();
+  }
+
+  /** Frees what the hardware has forgotten. */
+  #put(list: IommuPagesList): void {
+    if (this.freeMode === 'now') this.pages.putPagesList(list);
+    else this.pages.putPagesListRcu(list);
   }
 }
 

@@ -4,7 +4,7 @@ import type { Bus } from './bus.ts';
 import type { Checks } from './checks/checks.ts';
 import type { CheckOptions, InvalidationEvent, InvalidationHints } from './checks/types.ts';
 import type { VirtualClock } from './clock.ts';
-import type { Domain, DomainMode, PagingDomain, PlainDomain } from './domain.ts';
+import type { Domain, DomainMode, FreeMode, PagingDomain, PlainDomain } from './domain.ts';
 import type { FaultEvent } from './fault.ts';
 import type { FlushQueueOptions } from './flush-queue.ts';
 import type { Iotlb, IotlbOptions } from './iotlb.ts';
@@ -87,6 +87,8 @@ export interface DriverInfo {
 export interface CreateDomainOptions {
   readonly mode?: DomainMode;
   readonly flushQueue?: FlushQueueOptions;
+  /** When its table pages go back (default `'now'`). */
+  readonly freeMode?: FreeMode;
 }
 
 /** What an operating system's IOMMU driver does, the same for all five. It talks to the hardware through MMIO and memory only. */

@@ -21,7 +21,15 @@ export { RingQueue } from './ring-queue.ts';
 export { FLUSH_QUEUE_DEFAULTS, FlushQueue } from './flush-queue.ts';
 export type { FlushQueueOptions } from './flush-queue.ts';
 export { PagingDomain } from './domain.ts';
-export type { Domain, DomainMode, DomainType, PagingDomainOps, PagingDomainOptions, PlainDomain } from './domain.ts';
+export type {
+  Domain,
+  DomainMode,
+  DomainType,
+  FreeMode,
+  PagingDomainOps,
+  PagingDomainOptions,
+  PlainDomain,
+} from './domain.ts';
 export { Bus, DMA_BUS_ERROR, DmaDevice } from './bus.ts';
 export type { DmaResult } from './bus.ts';
 export { WalkCache } from './walk-cache.ts';

@@ -1,4 +1,4 @@
-import { BuddySource, IommuPages, PhysicalMemory } from '@iommu-ts/iommu-pages';
+import { BuddySource, IommuPages, PhysicalMemory, Rcu } from '@iommu-ts/iommu-pages';
 import type { Coherency } from '@iommu-ts/iommu-pages';
 import { Bus } from './bus.ts';
 import { Checks } from './checks/checks.ts';
@@ -33,7 +33,7 @@ const GIB = 1n << 30n;
 export const createMachine = (options: SystemOptions = {}, coherency: Coherency = 'x86'): Machine => {
   const memory = options.memory ?? new PhysicalMemory([{ base: 0n, size: 64n * GIB }]);
   const clock = options.clock ?? new VirtualClock();
-  const pages = options.pages ?? defaultPages(memory, coherency);
+  const pages = options.pages ?? defaultPages(memory, coherency, clock);
   const incoherent = options.incoherentWalker === true;
   const checks =
     options.checks === undefined || options.checks === false
@@ -54,9 +54,12 @@ export const createMachine = (options: SystemOptions = {}, coherency: Coherency 
   };
 };
 
-const defaultPages = (memory: PhysicalMemory, coherency: Coherency): IommuPages => {
+const defaultPages = (memory: PhysicalMemory, coherency: Coherency, clock: VirtualClock): IommuPages => {
   const last = memory.ranges.at(-1);
   const end = last === undefined ? 0n : BigInt(last.endPfn) << 12n;
   const base = last === undefined ? 0n : BigInt(Math.max(last.basePfn, last.endPfn - Number(GIB >> 12n))) << 12n;
-  return new IommuPages(memory, new BuddySource(memory, [{ base, size: end - base }]), { coherency });
+  return new IommuPages(memory, new BuddySource(memory, [{ base, size: end - base }]), {
+    coherency,
+    rcu: new Rcu({ clock }),
+  });
 };

@@ -130,6 +130,7 @@ export class AmdDriver implements IommuDriver {
         ops: this.#ops,
         mode: options.mode ?? this.#mode,
         ...(options.flushQueue === undefined ? {} : { flushQueue: options.flushQueue }),
+        ...(options.freeMode === undefined ? {} : { freeMode: options.freeMode }),
         id,
       });
       this.#domains.add(domain);

@@ -139,6 +139,7 @@ export class AppleDartDriver implements IommuDriver {
         ops: new DartDomainOps(this.#flusher, (gone) => this.#freed(gone)),
         mode: options.mode ?? this.#mode,
         ...(options.flushQueue === undefined ? {} : { flushQueue: options.flushQueue }),
+        ...(options.freeMode === undefined ? {} : { freeMode: options.freeMode }),
         id,
         apertureLast: (1n << BigInt(this.#ias)) - 1n,
       });

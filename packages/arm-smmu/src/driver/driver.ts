@@ -192,6 +192,7 @@ export class ArmSmmuDriver implements IommuDriver, DomainOwner, StreamInvalidati
         mode: options.mode ?? this.#mode,
         id,
         ...(options.flushQueue === undefined ? {} : { flushQueue: options.flushQueue }),
+        ...(options.freeMode === undefined ? {} : { freeMode: options.freeMode }),
       });
       if (this.stage === 1) this.#writeCd(cdPfn, domain);
       this.#alive.add(domain);

@@ -170,6 +170,7 @@ export class VtdDriver implements IommuDriver {
         ops: this.ops,
         mode: options.mode ?? this.mode,
         ...(options.flushQueue === undefined ? {} : { flushQueue: options.flushQueue }),
+        ...(options.freeMode === undefined ? {} : { freeMode: options.freeMode }),
         id,
       });
       this.live.add(domain);

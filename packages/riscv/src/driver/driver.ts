@@ -162,6 +162,7 @@ export class RiscvIommuDriver implements IommuDriver {
         id,
         ...(mode === undefined ? {} : { mode }),
         ...(options.flushQueue === undefined ? {} : { flushQueue: options.flushQueue }),
+        ...(options.freeMode === undefined ? {} : { freeMode: options.freeMode }),
       });
       this.#domains.add(domain);
       return domain;
