@@ -124,7 +124,8 @@ export class Checks {
         },
         freeing: (pfn, bytes) => {
           this.#incoherence?.freeing(pfn, bytes);
-          return { freedBy: this.#log.event, allocatedBy: this.#tables.freeing(pfn)?.allocatedBy };
+          const block = this.#tables.freeing(pfn);
+          return { freedBy: block?.leaving ?? this.#log.event, allocatedBy: block?.allocatedBy };
         },
         overwritten: (block, offset) => this.#overwritten(block, offset),
       });

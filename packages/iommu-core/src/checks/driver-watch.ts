@@ -86,7 +86,7 @@ export const watchDriver = (
         if (released) return;
         released = true;
         for (const block of tables.blocks.values()) {
-          if (!block.ofDriver) continue;
+          if (!block.ofDriver || block.leaving !== null) continue;
           log.report(hex(block.pfn), {
             kind: 'leak',
             what:

@@ -11,9 +11,8 @@ import type { TablePages } from './table-pages.ts';
 
 /** Has `tables` hear of every part that is allocated or freed; a free outside of all operations is one of its own. */
 export const watchPages = (pages: IommuPages, tables: TablePages, log: ReportLog): void => {
-  const freeing = (list: IommuPagesList): void => {
-    if (list.stale) return;
-    for (const pfn of pages.listPages(list)) tables.partFreeing(pfn);
+  const each = (list: IommuPagesList, run: (pfn: number) => void): void => {
+    if (!list.stale) for (const pfn of pages.listPages(list)) run(pfn);
   };
   /** Before there is a driver nothing is an operation. */
   const during = <T>(what: string, from: (...args: never[]) => unknown, body: () => T): T => {
@@ -42,7 +41,7 @@ export const watchPages = (pages: IommuPages, tables: TablePages, log: ReportLog
   shadow(pages, 'putPagesList', (original) => {
     const run = (list: IommuPagesList): void =>
       during(`putPagesList() of ${list.length} block(s)`, run, () => {
-        freeing(list);
+        each(list, (pfn) => tables.partFreeing(pfn));
         original(list);
       });
     return run;
@@ -50,7 +49,7 @@ export const watchPages = (pages: IommuPages, tables: TablePages, log: ReportLog
   shadow(pages, 'putPagesListRcu', (original) => {
     const run = (list: IommuPagesList): number =>
       during(`putPagesListRcu() of ${list.length} block(s)`, run, () => {
-        freeing(list);
+        each(list, (pfn) => tables.leaving(pfn));
         return original(list);
       });
     return run;

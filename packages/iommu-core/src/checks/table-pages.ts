@@ -22,6 +22,8 @@ export interface Block {
   owner: DomainModel | null;
   /** For a page table: the IOVAs whose walks go through it, in 4 KiB pages. */
   table: { readonly startPfn: number; readonly lastPfn: number } | null;
+  /** Who gave it to be freed after a grace period; it is nobody's from then on. */
+  leaving: CheckEvent | null;
 }
 
 /** A table that was taken out and waits to be freed. */
@@ -80,6 +82,7 @@ export class TablePages {
       ofDriver: !this.started || log.depth > 0,
       owner: null,
       table: null,
+      leaving: null,
     };
     this.#fresh.push(block);
     return block;
@@ -91,7 +94,7 @@ export class TablePages {
 
   /** Everything that was allocated for `model` and is live. */
   *of(model: DomainModel): Generator<Block> {
-    for (const block of this.blocks.values()) if (block.owner === model) yield block;
+    for (const block of this.blocks.values()) if (block.owner === model && block.leaving === null) yield block;
     for (const block of this.#parts.values()) if (block.owner === model) yield block;
   }
 
@@ -192,6 +195,17 @@ export class TablePages {
     return block;
   }
 
+  /** A block is given to be freed after a grace period: by then it is too late for an invalidation. */
+  leaving(pfn: number): void {
+    const block = this.blocks.get(pfn);
+    if (this.#parts.has(pfn) || block === undefined) {
+      this.partFreeing(pfn);
+      return;
+    }
+    this.#gone(block);
+    block.leaving = this.#state.log.event;
+  }
+
   /** A block is freed: nothing happens when it is no part of a page. */
   partFreeing(pfn: number): void {
     const part = this.#parts.get(pfn);
@@ -201,7 +215,8 @@ export class TablePages {
   }
 
   #gone(block: Block): void {
-    if (block.table !== null && block.owner !== null) this.#judge(block, block.owner, this.#gathered.get(block));
+    if (block.leaving === null && block.table !== null && block.owner !== null)
+      this.#judge(block, block.owner, this.#gathered.get(block));
     this.#gathered.delete(block);
   }
 

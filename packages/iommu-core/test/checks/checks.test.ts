@@ -253,6 +253,36 @@ describe('table pages', () => {
     expect(checks.reports[1]!.what).toContain('an entry in memory still leads to page');
   });
 
+  test('tables freed after a grace period belong to nobody meanwhile', () => {
+    const free = (flush: boolean) => {
+      const { driver, bus, checks, pages } = createFake();
+      const domain = driver.createDomain();
+      driver.attach(3, domain);
+      domain.map(MIB2, 0x90_1000n, MIB2, RW);
+      bus.device(3).write(MIB2, ONE);
+      const gather = new GatherRecord();
+      domain.unmapGather(MIB2, MIB2, gather);
+      if (flush) domain.ops.iotlbSync(domain, gather);
+      const [page] = pages.listPages(gather.freelist);
+      const reading = pages.rcu.readLock();
+      pages.putPagesListRcu(gather.freelist);
+      gather.freelist.init();
+      driver.detach(3);
+      domain.free(); // the page is still allocated, and not lost
+      driver.release();
+      const early = [...checks.reports];
+      pages.rcu.readUnlock(reading);
+      pages.rcu.run();
+      expect(pages.sizeOf(page!)).toBe(0);
+      expect(checks.finish()).toEqual(early);
+      return early;
+    };
+    expect(free(true)).toEqual([]);
+    expect(free(false)).toMatchObject([
+      { kind: 'freed-before-flush', freedBy: { what: 'putPagesListRcu() of 1 block(s)' } },
+    ]);
+  });
+
   test('a source that refuses on purpose is not asked until it gives', () => {
     let asked = 0;
     const memory = new PhysicalMemory([{ base: 0n, size: 0x10_0000n }]);
