@@ -1,4 +1,8 @@
-/** Whatever is written to the registers and to memory, the unit neither throws nor hangs, and keeps its own rules. */
+/**
+ * Whatever is written to the registers and to memory, the unit neither throws nor hangs, and keeps its own rules; and a probe
+ * foretells what a translation answers, without a trace.
+ */
+import { LAYER } from '@iommu-ts/iommu-core';
 import { Random } from '@iommu-ts/conformance';
 import { expect, test } from 'vitest';
 import { PRESETS, SmmuV3 } from '../src/index.ts';
@@ -10,18 +14,50 @@ const OFFSETS = [
 ];
 const CODES = [-1, 2, 3, 4, 6, 8, 9, 0xa, 0xb, 0x10, 0x11, 0x12, 0x13];
 
-test.each([1, 20_261_123, 0x5eed])('garbage, seed %i', (seed) => {
+/** What a probe may not change: counters, registers, and how much is cached. */
+const trace = (unit: SmmuV3): string => {
+  let sum = 0;
+  for (const word of unit.registers.words) sum = (Math.imul(sum, 31) + word) | 0;
+  const { size, hits, misses, evictions, invalidated } = unit.iotlb;
+  return JSON.stringify([sum, unit.stats, size, hits, misses, evictions, invalidated, unit.retained]);
+};
+
+test.each([
+  [1, 'sized', 30_000],
+  [20_261_123, 'sized', 30_000],
+  [0x5eed, 'sized', 30_000],
+  [2, 'retain', 15_000],
+  [0xcafe, 'retain', 15_000],
+] as const)('garbage, seed %i, IOTLB %s', (seed, mode, steps) => {
   const random = new Random(seed);
   const word = (): number => (random.oneIn(3) ? random.below(0x1_0000) : random.next()) | 0;
-  const bare = new Bare();
+  const bare = new Bare(PRESETS.full, { mode });
   const { unit, memory } = bare;
+  const without = new SmmuV3(memory, { ids: PRESETS.full, iotlb: { mode: 'none' } });
   // The unit's own registers are reachable by its MSIs.
   memory.addMmio({ name: 'smmu', base: 0x1_0000_0000n, size: 0x2_0000n, handler: unit.registers });
   const places = [CMDQ, STRTAB, CD, TABLES, TABLES + 0x1000n, TABLES2, TABLES2 + 0x1000n];
+  const foretells = (sid: number, pasid: number, hi: number, lo: number, access: number): void => {
+    const before = trace(unit);
+    const told = unit.probe(sid, pasid, hi, lo, access, LAYER.ALL);
+    const where = [unit.outHi, unit.outLo];
+    const bareTold = unit.probe(sid, pasid, hi, lo, access, 0);
+    const bareWhere = [unit.outHi, unit.outLo];
+    for (let layers = 1; layers < 7; layers++) unit.probe(sid, pasid, hi, lo, access, layers);
+    expect(trace(unit)).toBe(before);
+    without.reset();
+    without.registers.words.set(unit.registers.words);
+    // Both have one memory: EVENTQEN = 0, so that this one writes no event into it.
+    without.registers.words[0x20 / 4]! &= ~4;
+    expect(bareTold).toBe(without.translate(sid, pasid, hi, lo, access));
+    if (bareTold === 0) expect(bareWhere).toEqual([without.outHi, without.outLo]);
+    expect(unit.translate(sid, pasid, hi, lo, access)).toBe(told);
+    if (told === 0) expect(where).toEqual([unit.outHi, unit.outLo]);
+  };
   let translated = 0;
   let faults = 0;
   let commands = 0;
-  for (let i = 0; i < 30_000; i++) {
+  for (let i = 0; i < steps; i++) {
     switch (random.below(9)) {
       case 0:
         unit.mmio.write32(random.oneIn(2) ? random.pick(OFFSETS) : random.below(0x2_1000), word());
@@ -64,7 +100,9 @@ test.each([1, 20_261_123, 0x5eed])('garbage, seed %i', (seed) => {
         const pasid = random.oneIn(9) ? random.below(0x10_0000) : -1;
         const hi = random.oneIn(2) ? 0 : word();
         const lo = random.oneIn(2) ? random.below(0x1_0000) : word();
-        const code = unit.translate(sid, pasid, hi, lo, 1 + random.below(15));
+        const access = 1 + random.below(15);
+        if (i % 8 === 0) foretells(sid, pasid, hi, lo, access);
+        const code = unit.translate(sid, pasid, hi, lo, access);
         if (code === 0) translated++;
         else expect(CODES).toContain(code);
       }

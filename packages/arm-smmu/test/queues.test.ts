@@ -211,14 +211,14 @@ test('guarded registers are read-only while in use', () => {
   expect([bare.r32(0x80), bare.r32(0x28), bare.r32(0x44), bare.r32(0)]).toEqual([0, 0, 0x1000, FULL.IDR0]);
 });
 
-describe('invalidation scopes', () => {
+describe.each(['unbounded', 'retain'] as const)('invalidation scopes, %s', (mode) => {
   /**
    * Seven cached translations of different tags: stage 1 (VMID 7, ASIDs 3 and 4; VMID 8, ASID 3), stage 2 (VMIDs 7 and 8),
    * nested (VMID 7, ASID 3), EL2. All have pages 0 and 1; a scope is told by which still answer when the tables are gone.
    */
   const NAMES = ['s1:7/3', 's1:7/4', 's1:8/3', 's2:7', 's2:8', 'n:7/3', 'el2'] as const;
   const filled = (global = false): Bare => {
-    const bare = new Bare(FULL, { mode: 'unbounded' }).enable();
+    const bare = new Bare(FULL, { mode }).enable();
     const leaf = global ? 0x443n : 0xc43n;
     bare.stage1();
     bare.page(0, RAM, leaf);
@@ -240,8 +240,16 @@ describe('invalidation scopes', () => {
       expect(bare.access(0x1000n, WRITE, sid)).toBe(0);
     }
     bare.put(TABLES, [0n]);
+    // The adversarial device remembers the way to the last level.
+    bare.put(TABLES + 0x3000n, [0n, 0n]);
     bare.put(TABLES2, [0n, 0n]);
     return bare;
+  };
+  /** A command that has taken effect. */
+  const carryOut = (bare: Bare, ...words: readonly [number, number?, number?, number?]): void => {
+    bare.command(...words);
+    bare.command(SYNC);
+    bare.r32(0x9c);
   };
   const gone = (bare: Bare, iova: bigint): string[] => NAMES.filter((_, i) => bare.access(iova, READ, i + 1) !== 0);
 
@@ -265,7 +273,7 @@ describe('invalidation scopes', () => {
     ['beside it', [0x12 | (3 << 12), vmid(7, 4), 0x2000 | (1 << 10)], [], []],
   ] as const)('TLBI_%s', (_, words, first, second) => {
     const bare = filled();
-    bare.command(words[0], words[1] ?? 0, words[2] ?? 0);
+    carryOut(bare, words[0], words[1] ?? 0, words[2] ?? 0);
     expect(bare.r32(0x60), 'no command error').toBe(0);
     // 1 GiB blocks: both pages of a stage 2 entry go together.
     expect(gone(bare, 0n)).toEqual(first);
@@ -274,56 +282,58 @@ describe('invalidation scopes', () => {
 
   test('S2_IPA takes stage 2 entries, not combined ones', () => {
     const bare = filled();
-    bare.command(0x2a, 7, 0x1000_0000);
+    carryOut(bare, 0x2a, 7, 0x1000_0000);
     expect(gone(bare, 0n)).toEqual(['s2:7']); // the block around the address
-    bare.command(0x2a, 8, 0x4000_0000);
+    carryOut(bare, 0x2a, 8, 0x4000_0000);
     expect(gone(bare, 0n)).toEqual(['s2:7']);
   });
 
   test('global entries: not by ASID, but by address under any ASID', () => {
     const bare = filled(true);
-    bare.command(0x11, vmid(7, 3));
+    carryOut(bare, 0x11, vmid(7, 3));
     expect(gone(bare, 0n)).toEqual([]);
-    bare.command(0x12, vmid(7, 9), 0x1000);
+    carryOut(bare, 0x12, vmid(7, 9), 0x1000);
     expect(gone(bare, 0n)).toEqual([]);
     expect(gone(bare, 0x1000n)).toEqual(['s1:7/3', 's1:7/4', 'n:7/3']);
-    bare.command(0x10, vmid(8));
+    carryOut(bare, 0x10, vmid(8));
     expect(gone(bare, 0n)).toEqual(['s1:8/3']);
   });
 
   test('EL2-E2H: entries have an ASID', () => {
-    const bare = new Bare().enable({ cr2: 3 });
+    const bare = new Bare(FULL, { mode }).enable({ cr2: 3 });
     bare.stage1();
     bare.stream(1, ste(5, [CD, 2n << 30n]));
     bare.page(0, RAM);
     expect(bare.access(0n)).toBe(0);
     bare.put(TABLES, [0n]);
-    bare.command(0x21, vmid(0, 4));
-    bare.command(0x22, vmid(0, 4), 0);
+    bare.put(TABLES + 0x3000n, [0n]);
+    carryOut(bare, 0x21, vmid(0, 4));
+    carryOut(bare, 0x22, vmid(0, 4), 0);
     expect(bare.access(0n)).toBe(0);
-    bare.command(0x22, vmid(0, 3), 0);
+    carryOut(bare, 0x22, vmid(0, 3), 0);
     expect(bare.access(0n)).toBe(0x10);
   });
 
   test('without RIL the range fields mean nothing', () => {
-    const bare = new Bare({ ...FULL, IDR3: 0 }).enable();
+    const bare = new Bare({ ...FULL, IDR3: 0 }, { mode }).enable();
     bare.stage1();
     bare.page(0, RAM);
     bare.page(1, RAM);
     bare.access(0n);
     bare.access(0x1000n);
     bare.put(TABLES, [0n]);
-    bare.command(0x12 | (1 << 12), vmid(0, 3), 1 << 10);
+    bare.put(TABLES + 0x3000n, [0n, 0n]);
+    carryOut(bare, 0x12 | (1 << 12), vmid(0, 3), 1 << 10);
     expect(bare.r32(0x60)).toBe(0);
     expect([bare.access(0n), bare.access(0x1000n)]).toEqual([0x10, 0]);
   });
 
   test('the whole address space in one range, and one that runs over the top', () => {
     const bare = filled();
-    bare.command(0x12 | (31 << 12) | (31 << 20), vmid(7, 3), 1 << 10);
+    carryOut(bare, 0x12 | (31 << 12) | (31 << 20), vmid(7, 3), 1 << 10);
     expect(gone(bare, 0n)).toEqual(['s1:7/3', 'n:7/3']);
     const upper = filled();
-    upper.command(0x12 | (31 << 12) | (31 << 20), vmid(7, 3), 1 << 10, 0xffff_0000 | 0);
+    carryOut(upper, 0x12 | (31 << 12) | (31 << 20), vmid(7, 3), 1 << 10, 0xffff_0000 | 0);
     expect(gone(upper, 0n)).toEqual([]);
   });
 });

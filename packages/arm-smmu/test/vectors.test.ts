@@ -19,7 +19,7 @@ const FILES = [
 
 describe.each(FILES)('%s', (file) => {
   const vectors = parseVectors(gunzipSync(readFileSync(new URL(file, folder))).toString(), file);
-  test.each(['none', 'sized', 'unbounded'] as const)('IOTLB %s', (mode) => {
+  test.each(['none', 'sized', 'unbounded', 'retain'] as const)('IOTLB %s', (mode) => {
     const report = playVectors(vectors, harness, { file, iotlb: { mode }, knownDeviations });
     const failed = report.scenarios.filter((s) => !s.ok);
     expect(
