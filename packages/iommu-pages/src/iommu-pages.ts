@@ -182,6 +182,7 @@ export class IommuPages extends TablePages {
       const desc = this.descOf(pfn);
       blocks.push({ pfn, bytes: 2 ** this.pool.sizeLg2(desc), memcg: this.pool.memcg(desc) });
     }
+    this.#rcuFree.forget();
     this.wrapSource(() => GONE);
     return { version: 1, blocks };
   }

@@ -36,6 +36,12 @@ export class RcuFree implements RcuClient {
     return this.#rcu.request();
   }
 
+  /** The kernel has ended: nothing that waits is anybody's any more. */
+  forget(): void {
+    this.#later.init();
+    this.#batch.init();
+  }
+
   begin(): void {
     this.#pages.listSplice(this.#later, this.#batch);
     this.#later.init();

@@ -145,6 +145,21 @@ describe('misuse', () => {
     expect(codeOf(() => pages.kexec())).toBe('EINVAL');
   });
 
+  test('a grace period that ends after the kernel frees nothing', () => {
+    const [a, b] = [pages.allocPagesSz(0x1000), pages.allocPagesSz(0x1000)];
+    const reader = pages.rcu.readLock();
+    for (const pfn of [a, b]) {
+      const list = new IommuPagesList();
+      pages.listAdd(list, pfn);
+      pages.putPagesListRcu(list);
+    }
+    expect(pages.rcuPending).toBe(2);
+    pages.kexec();
+    pages.rcu.readUnlock(reader);
+    pages.rcu.run();
+    expect(pages.rcuPending).toBe(0);
+  });
+
   test('restoring what was not preserved, twice, or from the middle', () => {
     const [a, b] = [pages.allocPagesSz(0x4000), pages.allocPagesSz(0x1000)];
     pages.preserve(a);
