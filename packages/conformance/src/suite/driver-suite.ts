@@ -4,6 +4,7 @@
  */
 import type { DriverHarness } from '@iommu-ts/iommu-core';
 import { describe, expect, test } from 'vitest';
+import { runChecked } from './driver/checked.ts';
 import { dmaCases } from './driver/dma-cases.ts';
 import { failureCases } from './driver/failure-cases.ts';
 import { faultCases } from './driver/fault-cases.ts';
@@ -33,6 +34,8 @@ export interface DriverConformanceOptions {
   readonly skip?: Readonly<Record<string, string>>;
   /** Cases that another run of the suite makes and this one need not, with the reason. */
   readonly omit?: Readonly<Record<string, string>>;
+  /** All checks are on, the device is the adversarial one, and nothing may be reported but what a case declares. */
+  readonly checks?: boolean;
 }
 
 /** Skips that name none of `cases`. */
@@ -60,20 +63,20 @@ export const passes = (run: () => void): boolean => {
 /** Declares the suite's tests for one driver; call it at the top of a test file. */
 export const driverConformance = (harness: DriverHarness, options: DriverConformanceOptions = {}): void => {
   const skip = options.skip ?? {};
-  describe(`${harness.name}: driver conformance`, () => {
+  const checks = options.checks === true;
+  describe(`${harness.name}: driver conformance${checks ? ', all checks on' : ''}`, () => {
     const all = applicableDriverCases(harness);
     const omit = options.omit ?? {};
     const cases = all.filter(({ name }) => omit[name] === undefined);
     test('every skip names a case of this unit', () =>
       expect([...staleSkips(cases, skip), ...staleSkips(all, omit)]).toEqual([]));
-    for (const { name, run } of cases) {
+    for (const one of cases) {
+      const { name } = one;
+      const run = (): void => (checks ? runChecked(harness, one) : one.run(harness));
       const reason = skip[name];
       test(name, (context) => {
-        if (reason === undefined) return run(harness);
-        expect(
-          passes(() => run(harness)),
-          `${name} passes: its skip ("${reason}") is stale`,
-        ).toBe(false);
+        if (reason === undefined) return run();
+        expect(passes(run), `${name} passes: its skip ("${reason}") is stale`).toBe(false);
         context.skip(reason);
       });
     }

@@ -2,6 +2,7 @@
 import { hex } from '@iommu-ts/bits';
 import { touchesReserved } from '@iommu-ts/iommu-core';
 import type {
+  CheckKind,
   DmaResult,
   DriverHarness,
   DriverInfo,
@@ -189,4 +190,8 @@ export interface DriverCase {
   readonly name: string;
   readonly needs?: (rig: Rig) => string | null;
   readonly run: (harness: DriverHarness) => void;
+  /** Kinds of reports that the checks have to make, where the case does on purpose what they look for. */
+  readonly reports?: (harness: DriverHarness) => readonly CheckKind[];
+  /** Why the case keeps its own IOTLB mode when it runs under checks; the others run on the adversarial device. */
+  readonly ownIotlb?: string;
 }
