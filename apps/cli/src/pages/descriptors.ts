@@ -156,12 +156,14 @@ const draw = (document: PageDocument, rows: readonly CostRow[]): string => {
       color: { domain: LAYOUTS, scheme: 'Observable10' },
       marks: [
         Plot.line(points, { x: 'ram', y: 'bytes', stroke: 'layout' }),
-        Plot.dot(points, {
-          x: 'ram',
-          y: 'bytes',
-          stroke: 'layout',
-          fill: (point: { how: string; layout: string }) => (point.how === 'measured' ? point.layout : 'white'),
-        }),
+        Plot.dot(
+          points.filter((point) => point.how === 'measured'),
+          { x: 'ram', y: 'bytes', fill: 'layout' },
+        ),
+        Plot.dot(
+          points.filter((point) => point.how === 'computed'),
+          { x: 'ram', y: 'bytes', stroke: 'layout', fill: 'white' },
+        ),
         Plot.text(ends, { x: 'ram', y: 'bytes', text: 'layout', fill: 'layout', textAnchor: 'start', dx: 8 }),
       ],
     }),
