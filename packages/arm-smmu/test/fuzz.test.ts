@@ -101,7 +101,7 @@ test.each([
         const hi = random.oneIn(2) ? 0 : word();
         const lo = random.oneIn(2) ? random.below(0x1_0000) : word();
         const access = 1 + random.below(15);
-        if (i % 8 === 0) foretells(sid, pasid, hi, lo, access);
+        if (i % 32 === 0) foretells(sid, pasid, hi, lo, access);
         const code = unit.translate(sid, pasid, hi, lo, access);
         if (code === 0) translated++;
         else expect(CODES).toContain(code);

@@ -384,6 +384,33 @@ describe('stage 1 translations (4.4.2)', () => {
     expect(unit.reach(0x5000n)).toBe('0x40001000');
   });
 
+  test('a global entry answers under every ASID of its VMID, others under their own (3.17)', () => {
+    for (const [attributes, vmid, reached] of [
+      [0x443n, 0n, '0x40000000'],
+      [0xc43n, 0n, '0x40001000'],
+      [0x443n, 5n, '0x40001000'],
+    ] as const) {
+      const unit = new Adversary();
+      unit.enable();
+      unit.stage1();
+      unit.page(5, RAM, attributes);
+      expect(unit.reach(0x5000n)).toBe('0x40000000');
+      // Stream 2: ASID 4, and a table of its own.
+      unit.stream(2, ste(5, [CD + 0x1000n, 0n, vmid]));
+      unit.put(CD + 0x1000n, [cd0(4), TABLES + 0x8000n]);
+      for (let level = 0n; level < 3n; level++)
+        unit.memory.writeU64(TABLES + 0x8000n + 0x1000n * level, (TABLES + 0x9000n + 0x1000n * level) | 3n);
+      unit.memory.writeU64(TABLES + 0xb000n + 40n, (RAM + 0x1000n) | 0xc43n);
+      for (const layers of [0, LAYER.TABLE | LAYER.CONTEXT]) {
+        expect(unit.unit.probe(2, -1, 0, 0x5000, READ, layers)).toBe(OK);
+        expect(unit.unit.outLo).toBe(Number(RAM) + 0x1000);
+      }
+      expect(unit.unit.probe(2, -1, 0, 0x5000, READ, LAYER.ALL)).toBe(OK);
+      expect(`0x${unit.unit.outLo.toString(16)}`).toBe(reached);
+      expect(unit.reach(0x5000n, READ, 2)).toBe(reached);
+    }
+  });
+
   test('a block goes by any address in it', () => {
     const unit = new Adversary();
     unit.enable();

@@ -8,12 +8,13 @@
  * - Table descriptors above the leaf are kept by regime, VMID and ASID until a CMD_TLBI_… without Leaf. In nested
  *   translation each stage has its own: stage 1 remembers its tables by IPA, stage 2 keeps its tables and its leaves; beside
  *   them stand the combined entries, which no stage 2 command but CMD_TLBI_S12_VMALL reaches (4.4.3).
+ * - A global translation (nG = 0) answers under every ASID of its regime and VMID (3.17).
  * - Contiguous descriptors make one entry of the whole set (DDI 0487, D8.7).
  * - An invalidation is over only when a CMD_SYNC behind it is (4.7.3): until then what it names stays.
  */
 import { LAYER, WalkCache } from '@iommu-ts/iommu-core';
 import type { HardwareStats, InvalidationEvent, Iotlb } from '@iommu-ts/iommu-core';
-import { dropLeaves, reachesTables, tell } from './invalidation.ts';
+import { GLOBAL, dropLeaves, reachesTables, tell } from './invalidation.ts';
 import type { Scope } from './invalidation.ts';
 import type { TableBase } from './stream-config.ts';
 import type { TagTable } from './tags.ts';
@@ -88,6 +89,17 @@ export class Retained {
       ssidLast: ssidFirst + ssids - 1,
       words: words.slice(),
     });
+  }
+
+  /** A global translation that came in under another ASID; the IOTLB has it then. */
+  findGlobal(tag: number, hi: number, lo: number): boolean {
+    const tags = this.#tags;
+    for (let other = 0; other < tags.size; other++) {
+      if (other === tag || tags.worldOf(other) !== tags.worldOf(tag) || tags.vmidOf(other) !== tags.vmidOf(tag))
+        continue;
+      if (this.iotlb.peek(other, hi, lo) && (this.iotlb.extra & GLOBAL) !== 0) return true;
+    }
+    return false;
   }
 
   /** Lowest table known for an address under `tag`, below the start table; {@link WalkCache} has it then. */

@@ -18,6 +18,10 @@ export class TagTable {
   /** Open addressing: tag, or NONE. */
   #slots = new Int32Array(128).fill(NONE);
 
+  /** Tags made so far: 0 … size - 1. */
+  get size(): number {
+    return this.#count;
+  }
   worldOf(tag: number): number {
     return this.#worlds[tag]!;
   }

@@ -54,6 +54,16 @@ const withoutTopByte = (config: StreamConfig, hi: number): number => {
   return config.ttb0.topByteIgnored ? hi & 0x00ff_ffff : hi;
 };
 
+/**
+ * Does a cached entry that forbids the access end in a fault, without a look at the tables? The architecture allows it, the
+ * adversarial device does it; but for combined entries, of which it could not tell whose fault it is, and with E0PD, where
+ * another fault comes first.
+ */
+const refusesHits = (config: StreamConfig): boolean => {
+  if (config.kind === KIND.NESTED) return false;
+  return config.kind === KIND.S2 || (!config.ttb0.e0pd && !config.ttb1.e0pd);
+};
+
 /** Slots of the configuration cache, direct-mapped. */
 const CONFIG_SLOTS = 256;
 
@@ -248,9 +258,17 @@ export class SmmuV3 implements IommuHardware {
     }
     // A miss, or a cached entry that does not permit the access: the walk gives the translation or the fault.
     const walker = this.#walker;
-    if (hit && this.#refusesHits(config)) {
-      walker.refuse(kind === KIND.S2, hi, lo);
-      return this.#fault(EVENT.F_PERMISSION, config, inputHi, lo, this.#attributesOf(config, access), false);
+    const retained = this.#retained;
+    if (retained !== null && (hit || retained.findGlobal(config.tag, hi, lo))) {
+      if ((iotlb.perm & need) === need) {
+        this.outHi = iotlb.outHi;
+        this.outLo = iotlb.outLo;
+        return TRANSLATE_OK;
+      }
+      if (refusesHits(config)) {
+        walker.refuse(kind === KIND.S2, hi, lo);
+        return this.#fault(EVENT.F_PERMISSION, config, inputHi, lo, this.#attributesOf(config, access), false);
+      }
     }
     const event =
       kind === KIND.S2
@@ -313,14 +331,15 @@ export class SmmuV3 implements IommuHardware {
     }
     if (translatesS1) hi = withoutTopByte(config, hi);
     const need = this.#need(config, access);
-    const { iotlb } = this;
-    if ((layers & LAYER.LEAF) !== 0 && iotlb.peek(config.tag, hi, lo)) {
+    const iotlb = this.iotlb;
+    const retained = this.#retained;
+    if ((layers & LAYER.LEAF) !== 0 && (iotlb.peek(config.tag, hi, lo) || retained?.findGlobal(config.tag, hi, lo))) {
       if ((iotlb.perm & need) === need) {
         this.outHi = iotlb.outHi;
         this.outLo = iotlb.outLo;
         return TRANSLATE_OK;
       }
-      if (this.#refusesHits(config)) return EVENT.F_PERMISSION;
+      if (retained !== null && refusesHits(config)) return EVENT.F_PERMISSION;
     }
     const walker = this.#walker;
     const event =
@@ -331,16 +350,6 @@ export class SmmuV3 implements IommuHardware {
     this.outHi = walker.outHi;
     this.outLo = walker.outLo;
     return TRANSLATE_OK;
-  }
-
-  /**
-   * Does a cached entry that forbids the access end in a fault, without a look at the tables? The architecture allows it, the
-   * adversarial device does it; but for combined entries, of which it could not tell whose fault it is, and with E0PD, where
-   * another fault comes first.
-   */
-  #refusesHits(config: StreamConfig): boolean {
-    if (this.#retained === null || config.kind === KIND.NESTED) return false;
-    return config.kind === KIND.S2 || (!config.ttb0.e0pd && !config.ttb1.e0pd);
   }
 
   /** SMMUEN = 0: GBPA decides; an address beyond OAS aborts without an event (3.4). */
