@@ -220,6 +220,63 @@ describe('memdesc', () => {
   });
 });
 
+describe('far and large', () => {
+  test.each([
+    ['overlay', 64n],
+    ['memdesc', 8n],
+  ] as const)('%s: a range of 4 TiB, tables near its end', (layout, bytes) => {
+    const map = 1n << 44n;
+    const memory = new PhysicalMemory([
+      { base: 0n, size: 1n << 42n },
+      { base: map, size: 1n << 37n },
+    ]);
+    const base = (1n << 42n) - 0x10_0000n;
+    const descriptorRange = { base: map, size: 1n << 37n };
+    const pages = new IommuPages(memory, new ArenaSource(memory, base), { layout, descriptorRange });
+    const list = new IommuPagesList();
+    const blocks = [pages.allocPagesSz(0x2000), pages.allocPagesSz(4096)];
+    for (const pfn of blocks) {
+      expect(memory.readU64(map + BigInt(pfn) * bytes + (layout === 'overlay' ? 48n : 0n))).not.toBe(0n);
+      pages.listAdd(list, pfn);
+    }
+    expect(pages.listPages(list)).toEqual(blocks);
+    expect(blocks.map((pfn) => pages.sizeOf(pfn))).toEqual([0x2000, 4096]);
+    expect(pages.sizeOf(blocks[0]! + 1)).toBe(0);
+    pages.putPagesList(list);
+    expect(pages.nrIommuPages()).toBe(0);
+  });
+
+  test.each([
+    ['overlay', 64],
+    ['memdesc', 8],
+  ] as const)('%s: CPU pages of 64 KiB have one entry each', (layout, bytes) => {
+    const { memory, pages } = rig(layout, { cpuPageSize: 65_536 });
+    // 16 MiB: 256 CPU pages.
+    expect(pages.descriptorUsage.memmapBytes).toBe(Math.ceil((256 * bytes) / 4096) * 4096);
+    const [a, b] = [pages.allocPagesSz(4096), pages.allocPagesSz(0x2_0000)];
+    expect([pages.sizeOf(a), pages.sizeOf(b), pages.sizeOf(a + 1), pages.sizeOf(b + 16)]).toEqual([
+      65_536, 131_072, 0, 0,
+    ]);
+    const word = (pfn: number): bigint =>
+      memory.readU64(MAP + ((BigInt(pfn) - (RAM >> 12n)) / 16n) * BigInt(bytes) + (layout === 'overlay' ? 8n : 0n));
+    if (layout === 'overlay') {
+      expect(word(b + 16) & 1n).toBe(1n);
+      expect(word(a + 16) & 1n).toBe(0n);
+    } else expect(word(b + 16)).toBe(word(b));
+    expect(codeOf(() => pages.freePages(b + 16))).toMatch(/^EINVAL .*inside/);
+    expect(codeOf(() => pages.freePages(b + 17))).toMatch(/^EINVAL .*inside/);
+    for (const pfn of [a, b]) pages.freePages(pfn);
+    expect(pages.nrIommuPages()).toBe(0);
+  });
+
+  test('a range that does not begin with a whole CPU page', () => {
+    const memory = new PhysicalMemory([{ base: 0x1000n, size: 0x100_0000n }]);
+    const make = (): unknown =>
+      new IommuPages(memory, new BuddySource(memory), { layout: 'overlay', cpuPageSize: 65_536 });
+    expect(codeOf(make)).toMatch(/^EINVAL /);
+  });
+});
+
 describe('what is refused', () => {
   const memory = new PhysicalMemory([{ base: 0n, size: 0x40_0000n }]);
   const half = { base: 0n, size: 0x20_0000n };
