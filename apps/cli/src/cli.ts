@@ -86,12 +86,16 @@ const program = (io: Io, version: string, parts: Parts, status: (code: number) =
   const pages = root.command('pages').description("the allocator of I/O page-table pages (Linux's iommu-pages)");
   pages
     .command('report')
-    .description('what descriptors cost, in memory and time: struct page of today, memdesc as planned')
+    .description(
+      'what descriptors cost (struct page of today, memdesc as planned), and what tables that share pages save',
+    )
     .option('--no-timing', 'leave out the rounds that measure time')
+    .option('--trace <file>', 'the trace that tables are built for (default: the bundled trace)')
+    .option('--no-trace', 'leave it out')
     .option('--json [file]', 'the report as JSON, on stdout or into a file')
     .option('--html <file>', 'a page of tables and plots (HTML, self-contained)')
     .addHelpText('after', PAGES_EXAMPLES)
-    .action((flags: PagesReportFlags) => status(pagesReportCommand(io, flags)));
+    .action((flags: PagesReportFlags) => status(pagesReportCommand(io, flags, parts.harnesses)));
   for (const command of [root, ...root.commands, ...pages.commands]) {
     command.exitOverride().configureOutput({
       writeOut: (text) => io.out(text),

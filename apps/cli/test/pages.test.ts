@@ -83,7 +83,7 @@ test('times: a positive number for every layout', () => {
 
 describe('iommu pages report', () => {
   test('text', async () => {
-    const { status, out, err } = await iommu(['pages', 'report', '--no-timing']);
+    const { status, out, err } = await iommu(['pages', 'report', '--no-timing', '--no-trace']);
     expect({ status, err }).toEqual({ status: 0, err: '' });
     expect(out).toMatch(/│ 1 GiB +│ 1\.5625 % │ 16,777,216 │ +16,384 │ +16 MiB │ 0\.1953 % │ +2,097,152 │/);
     expect(out).toMatch(/│ 16 TiB .*│ computed │/);
@@ -93,7 +93,10 @@ describe('iommu pages report', () => {
 
   test('--json and --html', async () => {
     const dir = folder();
-    const { status, out } = await iommu(['pages', 'report', '--no-timing', '--json', '--html', 'p.html'], dir);
+    const { status, out } = await iommu(
+      ['pages', 'report', '--no-timing', '--no-trace', '--json', '--html', 'p.html'],
+      dir,
+    );
     expect(status).toBe(0);
     const report = JSON.parse(out) as { format: string; mismatches: string[]; descriptors: { rows: CostRow[] } };
     expect(report).toMatchObject({ format: 'iommu-pages-report/1', mismatches: [] });
@@ -103,7 +106,7 @@ describe('iommu pages report', () => {
     expect(page).toMatch(/^<!doctype html>/);
     expect(page).toContain('<svg xmlns="http://www.w3.org/2000/svg"');
     expect(page).not.toMatch(/<script|src=|href="http/);
-    const again = await iommu(['pages', 'report', '--no-timing', '--json', 'p.json'], dir);
+    const again = await iommu(['pages', 'report', '--no-timing', '--no-trace', '--json', 'p.json'], dir);
     expect(again.out).toMatch(/^Descriptors for RAM/);
     expect(JSON.parse(readFileSync(path.join(dir, 'p.json'), 'utf8'))).toEqual(report);
   });

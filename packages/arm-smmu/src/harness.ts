@@ -36,6 +36,8 @@ const formats: readonly FormatVariant[] = [
   { name: 'arm-s1-4k-48', config: { format: ARM_S1_4K, ias: 48, oas: 48 } },
   { name: 'arm-s1-4k-39', config: { format: ARM_S1_4K, ias: 39, oas: 48 } },
   { name: 'arm-s1-16k-47', config: { format: ARM_S1_16K, ias: 47, oas: 48 } },
+  // A start table of two entries.
+  { name: 'arm-s1-16k-48', config: { format: ARM_S1_16K, ias: 48, oas: 48 } },
   { name: 'arm-s1-64k-48', config: { format: ARM_S1_64K, ias: 48, oas: 48 } },
   { name: 'arm-s1-64k-52', config: { format: ARM_S1_64K, ias: 52, oas: 52 } },
   { name: 'arm-s2-4k-48', config: { format: ARM_S2_4K, ias: 48, oas: 48 } },

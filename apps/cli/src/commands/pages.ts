@@ -1,23 +1,36 @@
-/** `iommu pages report`: what the descriptors of I/O page-table pages cost, today's and the planned ones. */
+/** `iommu pages report`: what I/O page-table pages and their descriptors cost, as today and as planned. */
+import path from 'node:path';
+import type { DriverHarness } from '@iommu-ts/iommu-core';
 import type { Io } from '../io.ts';
 import { descriptorSection } from '../pages/descriptors.ts';
 import { mismatchesOf, pagesReportHtml, pagesReportJson, pagesReportText } from '../pages/report.ts';
 import type { Section } from '../pages/section.ts';
+import { subPageSection } from '../pages/sub-page.ts';
 import { timingSection } from '../pages/timing.ts';
+import { readTrace } from '../replay/trace.ts';
 import { claimOutput, jsonText, writeOutput } from './output.ts';
+import { BUNDLED_TRACE } from './replay.ts';
 
 export interface PagesReportFlags {
   readonly json?: string | boolean;
   readonly html?: string;
   readonly timing: boolean;
+  /** A trace's file; false: none. Default: the bundled one. */
+  readonly trace?: string | boolean;
 }
 
 /** @returns the exit status: 0, or 1 when a measurement is not what was computed. */
-export const pagesReportCommand = (io: Io, flags: PagesReportFlags): number => {
-  const { json, html } = flags;
+export const pagesReportCommand = (io: Io, flags: PagesReportFlags, harnesses: readonly DriverHarness[]): number => {
+  const { json, html, trace } = flags;
+  const traces =
+    trace === false
+      ? []
+      : typeof trace !== 'string'
+        ? [readTrace(BUNDLED_TRACE, path.basename(BUNDLED_TRACE))]
+        : [readTrace(path.resolve(io.cwd, trace), trace)];
   if (html !== undefined) claimOutput(io, '--html', html);
   if (typeof json === 'string') claimOutput(io, '--json', json);
-  const sections: Section[] = [descriptorSection()];
+  const sections: Section[] = [descriptorSection(), subPageSection(harnesses, traces)];
   if (flags.timing) sections.push(timingSection());
   if (html !== undefined) writeOutput(io, '--html', html, pagesReportHtml(sections));
   if (typeof json === 'string') writeOutput(io, '--json', json, jsonText(pagesReportJson(sections)));

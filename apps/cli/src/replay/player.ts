@@ -41,7 +41,7 @@ export const systemFor = (
   sanitize = false,
 ): IommuSystem => {
   const { memory, tables } = layout;
-  const pages = new IommuPages(memory, new BuddySource(memory, [tables]));
+  const pages = new IommuPages(memory, new BuddySource(memory, [tables]), options.pages);
   const checked = sanitize ? ({ checks: true, iotlb: { mode: 'retain' } } as const) : {};
   return harness.createSystem({ memory, pages, mode: options.mode, ...checked });
 };
@@ -408,9 +408,10 @@ export class DriverPlayer {
       bytesChecked: this.#checker.bytesChecked,
       faultsProvoked: this.#checker.faultsProvoked,
       faultsCaught: this.#checker.faultsCaught,
+      peakPageBytes: this.#system.pages.peakPages * this.#system.pages.cpuPageSize,
       tablePages: { now: tablePagesNow, peak: this.#peakPages },
       mappedBytes: { now: this.#series.at(-1)!.mappedBytes, peak: this.#peakMapped },
-      tableBytesPerMappedMiB: mib === 0 ? null : (this.#tablePagesAtPeak * 4096) / mib,
+      tableBytesPerMappedMiB: mib === 0 ? null : (this.#tablePagesAtPeak * this.#system.pages.cpuPageSize) / mib,
       invalidationCommands: this.#system.driver.info.invalidationCommands,
       commands: stats.commands,
       iotlbHitRate: lookups === 0 ? null : iotlb.hits / lookups,

@@ -1,4 +1,5 @@
 /** What a replay finds out, as `--json` prints it. */
+import type { IommuPagesOptions } from '@iommu-ts/iommu-pages';
 import type { SanitizerResult } from './sanitize.ts';
 
 type CheckLevel = 'none' | 'sample' | 'all';
@@ -12,6 +13,8 @@ export interface ReplayOptions {
   readonly timing: boolean;
   /** Run under the checks, on a device that keeps in its caches all that it may. */
   readonly sanitize?: boolean;
+  /** Of the allocator of tables and queues. */
+  readonly pages?: IommuPagesOptions;
 }
 
 /** A moment of a run. */
@@ -41,6 +44,8 @@ export interface DriverResult {
   /** Bytes or faults that were wrong; `told` says what, the first of them. */
   readonly wrong: number;
   readonly told: readonly string[];
+  /** Most bytes of CPU pages that tables, queues and device structures took together. */
+  readonly peakPageBytes: number;
   /** Pages of I/O page tables at the end of the trace, and at most. */
   readonly tablePages: { readonly now: number; readonly peak: number };
   readonly mappedBytes: { readonly now: number; readonly peak: number };
