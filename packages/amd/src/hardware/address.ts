@@ -41,3 +41,9 @@ export const firstZero = (hi: number, lo: number): number => {
   const high = ~hi;
   return high === 0 ? 64 : 63 - Math.clz32(high & -high);
 };
+
+/** Size that the ones from bit 12 up to the first zero of an invalidation's address stand for; 64: everything. */
+export const sizeLg2Of = (hi: number, lo: number): number => {
+  const zero = firstZero(hi, lo);
+  return zero >= 63 ? 64 : zero + 1;
+};

@@ -4,6 +4,7 @@
  */
 import { maskWord } from '@iommu-ts/bits';
 import type { Field } from '@iommu-ts/bits';
+import { ACCESS } from '@iommu-ts/iommu-core';
 import { EVENTS, HARDWARE_ERROR } from '../faults.ts';
 
 const eventBit = (field: Field): number => maskWord(field, 1);
@@ -14,3 +15,6 @@ export const FLAG_RW = eventBit(EVENTS.IO_PAGE_FAULT.RW);
 export const FLAG_PR = eventBit(EVENTS.IO_PAGE_FAULT.PR);
 export const FLAG_GN = eventBit(EVENTS.IO_PAGE_FAULT.GN);
 export const MASTER_ABORT = HARDWARE_ERROR.MASTER_ABORT << FLAG_TYPE_SHIFT;
+
+/** RW of an access, in place. */
+export const rw = (access: number): number => ((access & ACCESS.WRITE) !== 0 ? FLAG_RW : 0);

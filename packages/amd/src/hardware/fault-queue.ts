@@ -2,12 +2,13 @@
  * The event log: a ring in memory that the IOMMU writes and software reads.
  * AMD I/O Virtualization Technology (IOMMU) Specification, 48882, section 2.5 "Event Logging".
  */
-import { fieldOfWord, maskHi, maskLo, pfnOfWords } from '@iommu-ts/bits';
+import { fieldOfWord, hiOfPfn, loOfPfn, maskHi, maskLo, pfnOfWords } from '@iommu-ts/bits';
 import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
 import { RingQueue } from '@iommu-ts/iommu-core';
 import type { HardwareStats } from '@iommu-ts/iommu-core';
-import { EVENT_BYTES } from '../faults.ts';
+import { EVENT, EVENTS, EVENT_BYTES } from '../faults.ts';
 import { EventBaseAddr, REGISTERS, Status } from '../registers.ts';
+import { FLAG_GN, MASTER_ABORT, rw } from './event-flags.ts';
 import type { Interrupts } from './interrupts.ts';
 
 const BASE = REGISTERS.EventBaseAddr.offset / 4;
@@ -52,6 +53,33 @@ export class EventLog {
     if (lenLg2 < MIN_LEN_LG2) return false;
     this.#ring.place(pfnOfWords(hi & BASE_HI, this.#words[BASE]!), 2 ** lenLg2);
     return true;
+  }
+
+  /** Logs that nothing answered at byte `offset` of page `pfn`, where an entry was to be read; returns the event's code. */
+  hardwareError(code: number, id: number, domain: number, pfn: number, offset: number, access: number): number {
+    this.write(id, (code << 28) | MASTER_ABORT | rw(access) | domain, loOfPfn(pfn) | offset, hiOfPfn(pfn));
+    return code;
+  }
+
+  /** Logs the IO_PAGE_FAULT of a request with a PASID: GN and the PASID stand in it. Returns its code. */
+  pasidFault(id: number, pasid: number, iovaHi: number, iovaLo: number, access: number): number {
+    const w1 = (EVENT.IO_PAGE_FAULT << 28) | FLAG_GN | rw(access) | (pasid & 0xffff);
+    this.write(id | (pasid & 0xf_0000), w1, iovaLo, iovaHi);
+    return EVENT.IO_PAGE_FAULT;
+  }
+
+  /** Logs an INVALID_DEVICE_REQUEST of `type`, and returns its code. */
+  invalidRequest(id: number, type: number, iovaHi: number, iovaLo: number): number {
+    const w1 = (EVENT.INVALID_DEVICE_REQUEST << 28) | (type << (EVENTS.INVALID_DEVICE_REQUEST.Type.lsb - 32));
+    this.write(id, w1, iovaLo, iovaHi);
+    return EVENT.INVALID_DEVICE_REQUEST;
+  }
+
+  /** Logs an ILLEGAL_DEV_TABLE_ENTRY, and returns its code. */
+  illegalDte(id: number, flags: number, iovaHi: number, iovaLo: number, access: number): number {
+    const w1 = (EVENT.ILLEGAL_DEV_TABLE_ENTRY << 28) | flags | rw(access);
+    this.write(id, w1, iovaLo & ~3, iovaHi);
+    return EVENT.ILLEGAL_DEV_TABLE_ENTRY;
   }
 
   /**

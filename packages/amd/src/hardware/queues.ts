@@ -12,7 +12,7 @@ import { COMMAND, COMMANDS, COMMAND_BYTES, reservedWord } from '../commands.ts';
 import type { CommandName } from '../commands.ts';
 import { EVENT, EVENTS, HARDWARE_ERROR } from '../faults.ts';
 import { ComBaseAddr, ExtFeature, REGISTERS, Status } from '../registers.ts';
-import { firstZero } from './address.ts';
+import { sizeLg2Of } from './address.ts';
 import type { EventLog } from './fault-queue.ts';
 import type { Interrupts } from './interrupts.ts';
 import type { TranslationUnit } from './translate.ts';
@@ -192,29 +192,28 @@ export class CommandBuffer {
     return pending;
   }
 
-  /** INVALIDATE_IOMMU_PAGES: with S=1 the ones in the address from bit 12 up to the first zero encode the size. */
   #pages(domain: number, w2: number, w3: number): void {
-    const pfn = pfnOfWords(w3, w2 & ADDRESS_LO);
-    let startPfn = pfn;
-    let lastPfn = pfn;
-    if ((w2 & PAGES_GN) !== 0) {
-      // The address is a guest's, and nothing of a guest table is cached: nothing need go, or the whole domain may.
-      if (this.#exact) return;
-      startPfn = 0;
-      lastPfn = Infinity;
-    } else if ((w2 & PAGES_S) !== 0) {
-      const zero = firstZero(w3, w2 & ADDRESS_LO);
-      const pages = 2 ** (zero + 1 - 12);
-      startPfn = zero >= 63 ? 0 : Math.floor(pfn / pages) * pages;
-      lastPfn = zero >= 63 ? Infinity : startPfn + pages - 1;
+    const addressLo = w2 & ADDRESS_LO;
+    const sized = (w2 & PAGES_S) !== 0;
+    if ((w2 & PAGES_GN) === 0) {
+      this.#translation.invalidatePages(domain, w3, addressLo, sized, (w2 & PAGES_PDE) !== 0);
+      if (this.#listener.onInvalidate !== null) this.#tellPages(domain, w2, w3);
+      return;
     }
-    const directories = (w2 & PAGES_PDE) !== 0;
-    this.#translation.invalidatePages(domain, startPfn, lastPfn, directories);
-    if (this.#listener.onInvalidate === null) return;
-    const address =
-      lastPfn === Infinity ? 'all' : `${hex(addressOfPfn(startPfn))}..${hex(addressOfPfn(lastPfn) + 0xfffn)}`;
-    const name = `INVALIDATE_IOMMU_PAGES DomainID=${hex(domain)} PDE=${directories ? 1 : 0} Address=${address}`;
-    this.#tell(name, directories ? LAYER.LEAF | LAYER.TABLE : LAYER.LEAF, domain, -1, startPfn, lastPfn);
+    // The address is a guest's, and nothing of a guest table is cached: nothing need go, or the whole domain may.
+    if (!this.#exact) this.#translation.invalidateDomain(domain, true);
+  }
+
+  #tellPages(domain: number, w2: number, w3: number): void {
+    const pfn = pfnOfWords(w3, w2 & ADDRESS_LO);
+    const lg2 = (w2 & PAGES_S) === 0 ? 12 : sizeLg2Of(w3, w2 & ADDRESS_LO);
+    const pages = lg2 === 64 ? Infinity : 2 ** (lg2 - 12);
+    const startPfn = lg2 === 64 ? 0 : Math.floor(pfn / pages) * pages;
+    const lastPfn = startPfn + pages - 1;
+    const pde = (w2 & PAGES_PDE) !== 0;
+    const address = lg2 === 64 ? 'all' : `${hex(addressOfPfn(startPfn))}..${hex(addressOfPfn(lastPfn) + 0xfffn)}`;
+    const name = `INVALIDATE_IOMMU_PAGES DomainID=${hex(domain)} PDE=${pde ? 1 : 0} Address=${address}`;
+    this.#tell(name, pde ? LAYER.LEAF | LAYER.TABLE : LAYER.LEAF, domain, -1, startPfn, lastPfn);
   }
 
   #tell(name: string, layers: number, domain: number, requester: number, startPfn: number, lastPfn: number): void {

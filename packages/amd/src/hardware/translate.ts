@@ -4,18 +4,18 @@
  * Table" and 2.2.3 "I/O Page Tables for Host Translations".
  *
  * What stays cached: device table entries by DeviceID, translations by DomainID (48882 2.4: what each command drops). With an
- * IOTLB of mode `'retain'` every entry has a place of its own and none goes but by a command, and page directory entries are
- * cached as well, under the DomainID; the walk has one stage, so that is all there is.
+ * IOTLB of mode `'retain'` none of them goes but by a command, and page directory entries are cached as well, under the
+ * DomainID; the walk has one stage, so that is all there is.
  */
-import { fieldOfWord, hiOfPfn, loOfPfn, maskHi, maskLo, maskWord, pfnOfWords } from '@iommu-ts/bits';
+import { fieldOfWord, maskHi, maskLo, maskWord, pfnOfWords } from '@iommu-ts/bits';
 import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
 import { ACCESS, Iotlb, LAYER, NO_PASID, TRANSLATE_OK, WalkCache } from '@iommu-ts/iommu-core';
 import type { HardwareStats } from '@iommu-ts/iommu-core';
-import { EVENT, EVENTS, INVALID_REQUEST } from '../faults.ts';
+import { EVENT, INVALID_REQUEST } from '../faults.ts';
 import { Control, DevTabBaseAddr, ExclusionBase, ExtFeature, REGISTERS } from '../registers.ts';
 import { DTE, INT_CTL, INTERRUPT_RANGE, PDE, PTE } from '../structures.ts';
-import { BEYOND_HI, BEYOND_LO, firstZero, indexOf, spanOf } from './address.ts';
-import { FLAG_GN, FLAG_PE, FLAG_PR, FLAG_RW, FLAG_RZ, MASTER_ABORT } from './event-flags.ts';
+import { BEYOND_HI, BEYOND_LO, firstZero, indexOf, sizeLg2Of, spanOf } from './address.ts';
+import { FLAG_PE, FLAG_PR, FLAG_RZ, rw } from './event-flags.ts';
 import { EventLog } from './fault-queue.ts';
 import { Interrupts } from './interrupts.ts';
 import { dteReserved } from './reserved.ts';
@@ -70,9 +70,10 @@ const KIND_PAGING = 1;
 const KIND_NO_TABLE = 2;
 const KIND_NOT_CONFIGURED = 3;
 
-/** Cached device table entries, direct-mapped; as many as there are DeviceIDs when nothing may be evicted. */
+/** Cached device table entries, direct-mapped. */
 const DTE_SLOTS = 1024;
-const ALL_DEVICES = 0x1_0000;
+/** Of an entry, the words that are read. */
+const DTE_WORDS = 6;
 const NOBODY = -1;
 
 interface TranslationOptions {
@@ -114,19 +115,20 @@ export class TranslationUnit {
   #exclusionFirst = 0;
   #exclusionLast = 0;
 
-  readonly #slotMask: number;
-  readonly #id: Int32Array;
-  readonly #kind: Int32Array;
-  readonly #mode: Int32Array;
-  readonly #perm: Int32Array;
-  readonly #domain: Int32Array;
+  readonly #id = new Int32Array(DTE_SLOTS).fill(NOBODY);
+  readonly #kind = new Int32Array(DTE_SLOTS);
+  readonly #mode = new Int32Array(DTE_SLOTS);
+  readonly #perm = new Int32Array(DTE_SLOTS);
+  readonly #domain = new Int32Array(DTE_SLOTS);
   /** Word 3 of the entry (EX, SA, SE), and IntCtl where IV is set, else -1. */
-  readonly #flags: Int32Array;
-  readonly #intCtl: Int32Array;
-  readonly #rootPfn: Float64Array;
+  readonly #flags = new Int32Array(DTE_SLOTS);
+  readonly #intCtl = new Int32Array(DTE_SLOTS);
+  readonly #rootPfn = new Float64Array(DTE_SLOTS);
   /** Input address bits that the table does not reach. */
-  readonly #beyondHi: Int32Array;
-  readonly #beyondLo: Int32Array;
+  readonly #beyondHi = new Int32Array(DTE_SLOTS);
+  readonly #beyondLo = new Int32Array(DTE_SLOTS);
+  /** Where nothing is evicted: the words of every entry cached, by DeviceID. */
+  #kept: Map<number, Int32Array> | null;
   /** Devices with DTE.SE whose one event has been logged. */
   readonly #silenced = new Set<number>();
 
@@ -152,18 +154,7 @@ export class TranslationUnit {
     this.#retains = iotlb.mode === 'retain';
     this.#probed = options.probes ?? null;
     this.#walkCache = this.#retains ? new WalkCache() : null;
-    const slots = this.#probed !== null ? 1 : this.#retains ? ALL_DEVICES : DTE_SLOTS;
-    this.#slotMask = slots - 1;
-    this.#id = new Int32Array(slots).fill(NOBODY);
-    this.#kind = new Int32Array(slots);
-    this.#mode = new Int32Array(slots);
-    this.#perm = new Int32Array(slots);
-    this.#domain = new Int32Array(slots);
-    this.#flags = new Int32Array(slots);
-    this.#intCtl = new Int32Array(slots);
-    this.#rootPfn = new Float64Array(slots);
-    this.#beyondHi = new Int32Array(slots);
-    this.#beyondLo = new Int32Array(slots);
+    this.#kept = this.#retains && options.cacheDtes ? new Map() : null;
     this.#permissionFlags = options.recordPe ? FLAG_PR | FLAG_PE : FLAG_PR;
     this.#maxMode = 4 + Number((options.efr >> BigInt(ExtFeature.HATS.lsb)) & 3n);
     this.#dteReserved = dteReserved(options.efr);
@@ -189,24 +180,37 @@ export class TranslationUnit {
 
   /** INVALIDATE_DEVTAB_ENTRY: translations cached under the entry's domain stay. */
   invalidateDevice(id: number): void {
-    const slot = id & this.#slotMask;
+    const slot = id & (DTE_SLOTS - 1);
     if (this.#id[slot] === id) this.#id[slot] = NOBODY;
+    this.#kept?.delete(id);
     this.#silenced.delete(id);
   }
 
   /**
-   * INVALIDATE_IOMMU_PAGES: drops what is cached under `domain` of the 4 KiB pages `startPfn … lastPfn`.
+   * INVALIDATE_IOMMU_PAGES: with `sized` the ones in the address from bit 12 up to the first zero encode the size.
    * @param directories page directory entries too (PDE)
    */
-  invalidatePages(domain: number, startPfn: number, lastPfn: number, directories: boolean): void {
-    if (lastPfn === Infinity) this.#iotlb.invalidateTag(domain);
-    else this.#iotlb.invalidateRange(domain, startPfn, lastPfn);
-    if (directories && this.#walkCache !== null) dropDirectories(this.#walkCache, domain, startPfn, lastPfn);
+  invalidatePages(domain: number, addressHi: number, addressLo: number, sized: boolean, directories: boolean): void {
+    const lg2 = sized ? sizeLg2Of(addressHi, addressLo) : 12;
+    if (lg2 === 64) {
+      this.invalidateDomain(domain, directories);
+      return;
+    }
+    const pages = 2 ** (lg2 - 12);
+    const start = Math.floor(pfnOfWords(addressHi, addressLo) / pages) * pages;
+    this.#iotlb.invalidateRange(domain, start, start + pages - 1);
+    if (directories && this.#walkCache !== null) dropDirectories(this.#walkCache, domain, start, start + pages - 1);
+  }
+
+  invalidateDomain(domain: number, directories: boolean): void {
+    this.#iotlb.invalidateTag(domain);
+    if (directories && this.#walkCache !== null) dropDirectories(this.#walkCache, domain, 0, Infinity);
   }
 
   invalidateAll(): void {
     this.#iotlb.invalidateAll();
     this.#walkCache?.invalidate();
+    this.#kept?.clear();
     this.#id.fill(NOBODY);
     this.#silenced.clear();
   }
@@ -217,6 +221,7 @@ export class TranslationUnit {
     prober.#layers = layers;
     prober.#iotlb.invalidateAll();
     prober.#walkCache = (layers & LAYER.TABLE) !== 0 ? this.#walkCache : null;
+    prober.#kept = (layers & LAYER.CONTEXT) !== 0 ? this.#kept : null;
     prober.configure();
     const status = prober.translate(requester, pasid, iovaHi, iovaLo, access);
     this.outHi = prober.outHi;
@@ -241,7 +246,7 @@ export class TranslationUnit {
     if (!this.#enabled) return this.#pass(iovaHi, iovaLo);
     // DeviceIDs have 16 bits: a wider one cannot stand on the bus.
     if (requester >>> 16 !== 0) return -1;
-    const slot = requester & this.#slotMask;
+    const slot = requester & (DTE_SLOTS - 1);
     if (this.#id[slot] !== requester) {
       const status = this.#findDte(requester, slot, iovaHi, iovaLo, access);
       if (status !== TRANSLATE_OK) return status;
@@ -250,7 +255,11 @@ export class TranslationUnit {
     if (kind === KIND_UNTRANSLATED) return this.#pass(iovaHi, iovaLo);
     if (iovaHi === 0 && iovaLo >>> 20 === INTERRUPT_MEGABYTE) return this.#interrupt(requester, slot, iovaLo, access);
     if (this.#exclusion && this.#excluded(slot, iovaHi, iovaLo)) return this.#pass(iovaHi, iovaLo);
-    if (pasid !== NO_PASID) return this.#pasidFault(requester, slot, pasid, iovaHi, iovaLo, access);
+    if (pasid !== NO_PASID) {
+      // The entry has no guest translation. (None has: it would be illegal.)
+      if (this.#suppressed(requester, slot)) return EVENT.IO_PAGE_FAULT;
+      return this.#events.pasidFault(requester, pasid, iovaHi, iovaLo, access);
+    }
 
     const need = ((access & NEED_READ) !== 0 ? ACCESS.READ : 0) | (access & ACCESS.WRITE);
     if (kind === KIND_PAGING) {
@@ -283,17 +292,16 @@ export class TranslationUnit {
   #findDte(id: number, slot: number, iovaHi: number, iovaLo: number, access: number): number {
     const probed = this.#probed;
     if (probed === null) return this.#loadDte(id, slot, iovaHi, iovaLo, access);
-    const cached = id & probed.#slotMask;
-    if ((this.#layers & LAYER.CONTEXT) !== 0 && probed.#id[cached] === id) {
-      this.#kind[slot] = probed.#kind[cached]!;
-      this.#mode[slot] = probed.#mode[cached]!;
-      this.#perm[slot] = probed.#perm[cached]!;
-      this.#domain[slot] = probed.#domain[cached]!;
-      this.#flags[slot] = probed.#flags[cached]!;
-      this.#intCtl[slot] = probed.#intCtl[cached]!;
-      this.#rootPfn[slot] = probed.#rootPfn[cached]!;
-      this.#beyondHi[slot] = probed.#beyondHi[cached]!;
-      this.#beyondLo[slot] = probed.#beyondLo[cached]!;
+    if ((this.#layers & LAYER.CONTEXT) !== 0 && probed.#id[slot] === id) {
+      this.#kind[slot] = probed.#kind[slot]!;
+      this.#mode[slot] = probed.#mode[slot]!;
+      this.#perm[slot] = probed.#perm[slot]!;
+      this.#domain[slot] = probed.#domain[slot]!;
+      this.#flags[slot] = probed.#flags[slot]!;
+      this.#intCtl[slot] = probed.#intCtl[slot]!;
+      this.#rootPfn[slot] = probed.#rootPfn[slot]!;
+      this.#beyondHi[slot] = probed.#beyondHi[slot]!;
+      this.#beyondLo[slot] = probed.#beyondLo[slot]!;
     } else {
       const status = this.#loadDte(id, slot, iovaHi, iovaLo, access);
       if (status !== TRANSLATE_OK) return status;
@@ -308,50 +316,54 @@ export class TranslationUnit {
 
   /** Reads the device table entry of `id` into `slot`. */
   #loadDte(id: number, slot: number, iovaHi: number, iovaLo: number, access: number): number {
-    const words = this.#words;
-    const segmentBits = 16 - this.#segmentsLg2;
-    const segment = id >>> segmentBits;
-    const index = id & ((1 << segmentBits) - 1);
-    const reg = segment === 0 ? REG_DEV_TAB : REG_DEV_TAB_SEG + 2 * (segment - 1);
-    const lo = words[reg]!;
-    const hi = words[reg + 1]!;
+    const kept = this.#kept === null ? undefined : this.#kept.get(id);
+    let view: Int32Array;
+    let at = 0;
     this.#id[slot] = NOBODY;
-    const pages = (lo & (this.#segmentsLg2 === 0 ? TABLE_SIZE : SEGMENT_SIZE)) + 1;
-    const page = index >>> 7;
-    if (page >= pages) {
-      // Beyond the table no domain and no suppression is known.
-      this.#domain[slot] = 0;
-      this.#flags[slot] = 0;
-      return this.#pageFault(id, slot, 0, iovaHi, iovaLo, access);
+    if (kept !== undefined) view = kept;
+    else {
+      const words = this.#words;
+      const segmentBits = 16 - this.#segmentsLg2;
+      const segment = id >>> segmentBits;
+      const index = id & ((1 << segmentBits) - 1);
+      const reg = segment === 0 ? REG_DEV_TAB : REG_DEV_TAB_SEG + 2 * (segment - 1);
+      const lo = words[reg]!;
+      const hi = words[reg + 1]!;
+      const pages = (lo & (this.#segmentsLg2 === 0 ? TABLE_SIZE : SEGMENT_SIZE)) + 1;
+      const page = index >>> 7;
+      if (page >= pages) {
+        // Beyond the table no domain and no suppression is known.
+        this.#domain[slot] = 0;
+        this.#flags[slot] = 0;
+        return this.#pageFault(id, slot, 0, iovaHi, iovaLo, access);
+      }
+      const pfn = pfnOfWords(hi & TABLE_HI, lo) + page;
+      const memory = this.#memory;
+      this.#stats.structureReads++;
+      if (!memory.locate(pfn, false)) {
+        return this.#events.hardwareError(EVENT.DEV_TAB_HARDWARE_ERROR, id, 0, pfn, (index & 127) << 5, access);
+      }
+      view = memory.view;
+      at = memory.index + ((index & 127) << 3);
     }
-    const pfn = pfnOfWords(hi & TABLE_HI, lo) + page;
-    const memory = this.#memory;
-    this.#stats.structureReads++;
-    if (!memory.locate(pfn, false)) {
-      const w1 = (EVENT.DEV_TAB_HARDWARE_ERROR << 28) | MASTER_ABORT | rw(access);
-      this.#events.write(id, w1, loOfPfn(pfn) | ((index & 127) << 5), hiOfPfn(pfn));
-      return EVENT.DEV_TAB_HARDWARE_ERROR;
-    }
-    const view = memory.view;
-    const at = memory.index + ((index & 127) << 3);
     const w0 = view[at]!;
     const w1 = view[at + 1]!;
     const w2 = view[at + 2]!;
     const w3 = view[at + 3]!;
     if ((w0 & DTE_V) === 0) {
       this.#kind[slot] = KIND_UNTRANSLATED;
-      if (this.#cacheDtes) this.#id[slot] = id;
+      this.#cacheDte(id, slot, view, at);
       return TRANSLATE_OK;
     }
     const reserved = this.#dteReserved;
     if (((w0 & reserved[0]!) | (w1 & reserved[1]!) | (w2 & reserved[2]!) | (w3 & reserved[3]!)) !== 0) {
-      return this.#illegalDte(id, FLAG_RZ, iovaHi, iovaLo, access);
+      return this.#events.illegalDte(id, FLAG_RZ, iovaHi, iovaLo, access);
     }
     const translates = (w0 & DTE_TV) !== 0;
     const mode = (w0 & DTE_MODE) >>> DTE_MODE_SHIFT;
-    if (translates && mode > this.#maxMode) return this.#illegalDte(id, 0, iovaHi, iovaLo, access);
+    if (translates && mode > this.#maxMode) return this.#events.illegalDte(id, 0, iovaHi, iovaLo, access);
     // Guest translation is a later version's: an entry that asks for it must not be taken for a host-only one.
-    if (translates && (w1 & DTE_GV) !== 0) return this.#illegalDte(id, FLAG_RZ, iovaHi, iovaLo, access);
+    if (translates && (w1 & DTE_GV) !== 0) return this.#events.illegalDte(id, FLAG_RZ, iovaHi, iovaLo, access);
     this.#kind[slot] = !translates ? KIND_NOT_CONFIGURED : mode === 0 ? KIND_NO_TABLE : KIND_PAGING;
     this.#mode[slot] = mode;
     this.#perm[slot] = (w1 >>> DTE_PERM_SHIFT) & 3;
@@ -361,8 +373,15 @@ export class TranslationUnit {
     this.#intCtl[slot] = (view[at + 4]! & DTE_IV) === 0 ? -1 : (view[at + 5]! & DTE_INT_CTL) >>> DTE_INT_CTL_SHIFT;
     this.#beyondHi[slot] = BEYOND_HI[mode]!;
     this.#beyondLo[slot] = BEYOND_LO[mode]!;
-    if (this.#cacheDtes) this.#id[slot] = id;
+    this.#cacheDte(id, slot, view, at);
     return TRANSLATE_OK;
+  }
+
+  /** The entry at `view[at]` of `id`, taken apart in `slot`, may answer for it from now on. */
+  #cacheDte(id: number, slot: number, view: Int32Array, at: number): void {
+    if (!this.#cacheDtes) return;
+    this.#id[slot] = id;
+    if (this.#kept !== null && view !== this.#kept.get(id)) this.#kept.set(id, view.slice(at, at + DTE_WORDS));
   }
 
   /** The walk: from the root down, permissions ANDed, then the leaf's size and address. */
@@ -384,9 +403,8 @@ export class TranslationUnit {
       const index = indexOf(iovaHi, iovaLo, level);
       stats.walkReads++;
       if (!memory.locate(pfn, false)) {
-        const w1 = (EVENT.PAGE_TAB_HARDWARE_ERROR << 28) | MASTER_ABORT | rw(access) | this.#domain[slot]!;
-        this.#events.write(id, w1, loOfPfn(pfn) | (index << 3), hiOfPfn(pfn));
-        return EVENT.PAGE_TAB_HARDWARE_ERROR;
+        const domain = this.#domain[slot]!;
+        return this.#events.hardwareError(EVENT.PAGE_TAB_HARDWARE_ERROR, id, domain, pfn, index << 3, access);
       }
       const at = memory.index + (index << 1);
       const lo = memory.view[at]!;
@@ -450,31 +468,11 @@ export class TranslationUnit {
    */
   #interrupt(id: number, slot: number, iovaLo: number, access: number): number {
     if ((access & ACCESS.WRITE) === 0) {
-      return this.#invalidRequest(id, INVALID_REQUEST.READ_IN_INTERRUPT_RANGE, 0, iovaLo);
+      return this.#events.invalidRequest(id, INVALID_REQUEST.READ_IN_INTERRUPT_RANGE, 0, iovaLo);
     }
     const intCtl = this.#intCtl[slot]!;
     if (intCtl < 0 || intCtl === INT_CTL.FORWARD) return this.#pass(0, iovaLo);
-    return this.#invalidRequest(id, INVALID_REQUEST.INTERRUPT_REFUSED, 0, iovaLo);
-  }
-
-  #invalidRequest(id: number, type: number, iovaHi: number, iovaLo: number): number {
-    const w1 = (EVENT.INVALID_DEVICE_REQUEST << 28) | (type << (EVENTS.INVALID_DEVICE_REQUEST.Type.lsb - 32));
-    this.#events.write(id, w1, iovaLo, iovaHi);
-    return EVENT.INVALID_DEVICE_REQUEST;
-  }
-
-  #illegalDte(id: number, flags: number, iovaHi: number, iovaLo: number, access: number): number {
-    const w1 = (EVENT.ILLEGAL_DEV_TABLE_ENTRY << 28) | flags | rw(access);
-    this.#events.write(id, w1, iovaLo & ~3, iovaHi);
-    return EVENT.ILLEGAL_DEV_TABLE_ENTRY;
-  }
-
-  /** A request with a PASID for an entry without guest translation: GN and the PASID stand in the event. */
-  #pasidFault(id: number, slot: number, pasid: number, iovaHi: number, iovaLo: number, access: number): number {
-    if (this.#suppressed(id, slot)) return EVENT.IO_PAGE_FAULT;
-    const w1 = (EVENT.IO_PAGE_FAULT << 28) | FLAG_GN | rw(access) | (pasid & 0xffff);
-    this.#events.write(id | (pasid & 0xf_0000), w1, iovaLo, iovaHi);
-    return EVENT.IO_PAGE_FAULT;
+    return this.#events.invalidRequest(id, INVALID_REQUEST.INTERRUPT_REFUSED, 0, iovaLo);
   }
 
   #pageFault(id: number, slot: number, flags: number, iovaHi: number, iovaLo: number, access: number): number {
@@ -500,5 +498,3 @@ export class TranslationUnit {
 /** A function of its own, so that the closure costs nothing where there is no such cache. */
 const dropDirectories = (cache: WalkCache, domain: number, startPfn: number, lastPfn: number): number =>
   cache.invalidate((tag) => tag === domain, startPfn, lastPfn);
-
-const rw = (access: number): number => ((access & ACCESS.WRITE) !== 0 ? FLAG_RW : 0);

@@ -81,10 +81,6 @@ export class Invalidator {
   private readonly memory: PhysicalMemory;
   private readonly ring128: RingQueue;
   private readonly ring256: RingQueue;
-  /** The one in use, bytes of a descriptor, and bytes of the queue; see {@link place}. */
-  private ring: RingQueue;
-  private stride = 16;
-  private bytes = 4096;
   private running = false;
   private readonly didMask: number;
 
@@ -110,7 +106,6 @@ export class Invalidator {
     this.listener = listener;
     this.ring128 = new RingQueue(memory, 16);
     this.ring256 = new RingQueue(memory, 32);
-    this.ring = this.ring128;
     this.didMask = (1 << caps.didBits) - 1;
   }
 
@@ -127,8 +122,10 @@ export class Invalidator {
     const words = this.words;
     if (this.running || (words[OFFSET.GSTS / 4]! & QIES) === 0) return;
     this.running = true;
-    this.place();
-    const { ring, stride, bytes } = this;
+    const iqa = words[OFFSET.IQA / 4]!;
+    const stride = (iqa & DW) !== 0 ? 32 : 16;
+    const bytes = 4096 << (iqa & 7);
+    const ring = this.place(iqa);
     for (let turn = 0; turn <= ring.entries; turn++) {
       if (this.faults.queueStopped) break;
       const head = words[OFFSET.IQH / 4]!;
@@ -159,15 +156,12 @@ export class Invalidator {
     this.running = false;
   }
 
-  /** The queue as IQA places it. */
-  private place(): void {
-    const words = this.words;
-    const iqa = words[OFFSET.IQA / 4]!;
+  /** The queue as the low word of IQA, and the high one, place it. */
+  private place(iqa: number): RingQueue {
     const wide = (iqa & DW) !== 0;
-    this.stride = wide ? 32 : 16;
-    this.bytes = 4096 << (iqa & 7);
-    this.ring = wide ? this.ring256 : this.ring128;
-    this.ring.place(pfnOfWords(words[OFFSET.IQA / 4 + 1]!, iqa), this.bytes / this.stride);
+    const ring = wide ? this.ring256 : this.ring128;
+    ring.place(pfnOfWords(this.words[OFFSET.IQA / 4 + 1]!, iqa), (4096 << (iqa & 7)) / (wide ? 32 : 16));
+    return ring;
   }
 
   private stop(reason: number): void {
@@ -250,10 +244,10 @@ export class Invalidator {
     // In scalable mode no context entry has a domain-id: all go.
     if (g === 1 || (g === 2 && this.remapper.mode !== 0)) {
       this.remapper.invalidateContexts();
-      this.tell(name, LAYER.CONTEXT, -1, -1, -1, 0, Infinity);
+      if (this.listener.onInvalidate !== null) this.tell(name, LAYER.CONTEXT, -1, -1, -1, 0, Infinity);
     } else if (g === 2) {
       this.remapper.invalidateContextsOfDomain(domain);
-      this.tell(name, LAYER.CONTEXT, domain, -1, -1, 0, Infinity);
+      if (this.listener.onInvalidate !== null) this.tell(name, LAYER.CONTEXT, domain, -1, -1, 0, Infinity);
     } else if (g === 3) {
       this.remapper.invalidateContextsOfDevice(sid, functionMask, domain);
       if (this.listener.onInvalidate !== null) this.tellOfDevices(name, domain, sid, functionMask);
@@ -266,7 +260,7 @@ export class Invalidator {
     const first = sid & ~[0, 4, 6, 7][functionMask]!;
     const stride = 8 >> functionMask;
     for (let n = 0; n < 1 << functionMask; n++) {
-      this.tell(name, LAYER.CONTEXT, did, -1, first + n * stride, 0, Infinity);
+      if (this.listener.onInvalidate !== null) this.tell(name, LAYER.CONTEXT, did, -1, first + n * stride, 0, Infinity);
     }
   }
 
@@ -283,12 +277,12 @@ export class Invalidator {
     if (g === 1) {
       this.iotlb.invalidateAll();
       kept?.dropDomain(-1);
-      this.tell(name, TRANSLATIONS, -1, -1, -1, 0, Infinity);
+      if (this.listener.onInvalidate !== null) this.tell(name, TRANSLATIONS, -1, -1, -1, 0, Infinity);
     } else if (g === 2 || !this.caps.psi) {
       if (!this.caps.scalable) this.iotlb.invalidateTag(domain);
       else this.dropBothStages(domain);
       kept?.dropDomain(domain);
-      this.tell(name, TRANSLATIONS, domain, -1, -1, 0, Infinity);
+      if (this.listener.onInvalidate !== null) this.tell(name, TRANSLATIONS, domain, -1, -1, 0, Infinity);
       return 2;
     } else {
       // This command names addresses of the second stage (6.5.2.4). First-stage translations of the domain need not go, and
@@ -316,7 +310,8 @@ export class Invalidator {
     const leafOnly = (lo & IH) !== 0;
     this.iotlb.invalidateRange(tag, first, last);
     this.remapper.retained?.dropPages(tag, first, last, leafOnly);
-    this.tell(name, leafOnly ? LAYER.LEAF : TRANSLATIONS, did, pasid, -1, first, last);
+    if (this.listener.onInvalidate !== null)
+      this.tell(name, leafOnly ? LAYER.LEAF : TRANSLATIONS, did, pasid, -1, first, last);
   }
 
   /** Has the listener, if there is one, know what has taken effect; -1 for a domain-id, PASID or source-id: any. */
@@ -349,8 +344,10 @@ export class Invalidator {
     if (part(words, OFFSET.CCMD / 4, CCMD.ICC) !== 0) pending++;
     if (part(words, this.caps.ivaOffset / 4 + 2, IOTLB.IVT) !== 0) pending++;
     if ((words[OFFSET.GSTS / 4]! & QIES) === 0 || this.faults.queueStopped) return pending;
-    this.place();
-    const { ring, stride, bytes } = this;
+    const iqa = words[OFFSET.IQA / 4]!;
+    const stride = (iqa & DW) !== 0 ? 32 : 16;
+    const bytes = 4096 << (iqa & 7);
+    const ring = this.place(iqa);
     const tail = words[OFFSET.IQT / 4]!;
     if (tail >= bytes) return pending;
     // The head is still at a descriptor that tells of its effect.

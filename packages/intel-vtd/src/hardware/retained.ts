@@ -4,8 +4,8 @@
  * caches", 6.5 "Invalidation of translation caches".
  *
  * - Paging-structure caches (6.2.5): tables above the leaf, of both stages, tagged as the translations are.
- * - Scalable mode: context entries by source-id, and PASID entries by source-id and PASID (6.2.3), apart from each other,
- *   for their commands are. In legacy mode the context slots themselves are the context cache.
+ * - Context entries by source-id (6.2.2), and PASID entries by source-id and PASID (6.2.3), apart from each other, for
+ *   their commands are. The context slots are only what has been read last.
  * - With CAP.CM: second-stage entries that were not present, under the domain-id, and legacy-mode contexts that were not
  *   present, under domain-id 0 (6.1). Not-present entries of scalable mode and erroneous entries, which caching mode would
  *   allow as well, are not kept.
@@ -17,13 +17,16 @@ import { LAYER, WalkCache } from '@iommu-ts/iommu-core';
 const spanOf = (level: number): number => 12 + 9 * level;
 /** Words of a PASID entry, and one more for the FPD bit of the directory entry above it. */
 const PASID_WORDS = 17;
-const CONTEXT_WORDS = 8;
+/** Words of a context entry, legacy mode and scalable mode. */
+const LEGACY_WORDS = 4;
+const SCALABLE_WORDS = 8;
 
 const pasidKey = (sid: number, pasid: number): number => sid * 0x10_0000 + pasid;
 
 export class Retained {
   private tables: WalkCache | null = new WalkCache();
   private absentPages: WalkCache | null;
+  private legacyContexts = new Map<number, Int32Array>();
   private contexts = new Map<number, Int32Array>();
   private pasids = new Map<number, Int32Array>();
   private absentContexts: Map<number, number> | null;
@@ -47,6 +50,7 @@ export class Retained {
     view.tables = (layers & LAYER.TABLE) !== 0 ? this.tables : null;
     view.absentPages = (layers & LAYER.LEAF) !== 0 ? this.absentPages : null;
     if ((layers & LAYER.CONTEXT) !== 0) {
+      view.legacyContexts = this.legacyContexts;
       view.contexts = this.contexts;
       view.pasids = this.pasids;
       view.absentContexts = this.absentContexts;
@@ -90,13 +94,15 @@ export class Retained {
     if (!this.frozen) this.absentContexts?.set(sid, reason | (faultDisabled ? 256 : 0));
   }
 
-  /** Words of the scalable-mode context entry of `sid`. */
-  context(sid: number): Int32Array | undefined {
-    return this.contexts.get(sid);
+  /** Words of the context entry of `sid`, of legacy or of scalable mode. */
+  context(sid: number, legacy: boolean): Int32Array | undefined {
+    return (legacy ? this.legacyContexts : this.contexts).get(sid);
   }
 
-  keepContext(sid: number, view: Int32Array, at: number): void {
-    if (!this.frozen) this.contexts.set(sid, view.slice(at, at + CONTEXT_WORDS));
+  keepContext(sid: number, legacy: boolean, view: Int32Array, at: number): void {
+    if (this.frozen) return;
+    if (legacy) this.legacyContexts.set(sid, view.slice(at, at + LEGACY_WORDS));
+    else this.contexts.set(sid, view.slice(at, at + SCALABLE_WORDS));
   }
 
   /** Words of a PASID entry; the one behind them is FPD of the directory entry. */
@@ -131,7 +137,11 @@ export class Retained {
 
   /** Context-cache invalidation (6.5.2.1) of the source-ids that `matches`; `did` is -1 for any domain-id. */
   dropContexts(matches: (sid: number) => boolean, did: number): void {
-    for (const sid of this.contexts.keys()) if (matches(sid)) this.contexts.delete(sid);
+    for (const [sid, words] of this.legacyContexts) {
+      if (matches(sid) && (did < 0 || ((words[2]! >>> 8) & 0xffff) === did)) this.legacyContexts.delete(sid);
+    }
+    // No domain-id stands in a context of scalable mode.
+    if (did < 0) for (const sid of this.contexts.keys()) if (matches(sid)) this.contexts.delete(sid);
     if (this.absentContexts === null || did > 0) return;
     for (const sid of this.absentContexts.keys()) if (matches(sid)) this.absentContexts.delete(sid);
   }
@@ -147,6 +157,7 @@ export class Retained {
 
   clear(): void {
     this.dropDomain(-1);
+    this.legacyContexts.clear();
     this.contexts.clear();
     this.pasids.clear();
     this.absentContexts?.clear();

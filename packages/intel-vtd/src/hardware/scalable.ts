@@ -128,7 +128,7 @@ export class ScalableMode {
     // A unit without scalable mode has no other mode than legacy; abort mode and 2 nobody has (7.1, RTA conditions).
     if (owner.mode !== TTM.SCALABLE || !this.caps.scalable) return FAULT.RTA_1;
     const kept = owner.retained;
-    const context = kept === null ? undefined : kept.context(sid);
+    const context = kept === null ? undefined : kept.context(sid, false);
     let view: Int32Array;
     let at = 0;
     if (context !== undefined) view = context;
@@ -157,7 +157,7 @@ export class ScalableMode {
     let bad = (lo & this.contextRsvd0) | (hi & this.pointerRsvdHi) | (rid & this.contextRsvd2);
     for (let w = 3; w < 8; w++) bad |= view[at + w]! & CONTEXT_RSVD[w]!;
     if (bad !== 0) return FAULT.SCT_3;
-    if (kept !== null && context === undefined) kept.keepContext(sid, view, at);
+    if (kept !== null && context === undefined) kept.keepContext(sid, false, view, at);
     if (withPasid && (lo & PASIDE) === 0) return FAULT.SCT_6;
     const pasid = withPasid ? requested : this.ridPasid ? rid & RID_PASID : 0;
     const directorySize = 128 << fieldOfWord(lo, SM_CONTEXT_ENTRY.PDTS);

@@ -22,8 +22,6 @@ import { Retained } from './retained.ts';
 import { ScalableMode } from './scalable.ts';
 
 const SLOTS = 1024;
-/** A slot for each source-id, so that none takes another's. */
-const ALL_SLOTS = 0x1_0000;
 
 const P = maskLo(ROOT_ENTRY.P);
 const FPD = maskLo(CONTEXT_ENTRY.FPD);
@@ -71,16 +69,15 @@ export class Remapper {
   mode: number = TTM.LEGACY;
 
   // Context cache, direct mapped by source-id; public for the scalable-mode half.
-  readonly slotSid: Int32Array;
-  readonly slotKind: Uint8Array;
-  readonly slotLevels: Uint8Array;
-  readonly slotBits: Uint8Array;
-  readonly slotFpd: Uint8Array;
-  readonly slotDid: Int32Array;
-  readonly slotRoot: Float64Array;
-  readonly slotTag: Float64Array;
-  readonly slotFlags: Int32Array;
-  private readonly slotMask: number;
+  readonly slotSid = new Int32Array(SLOTS + 1).fill(-1);
+  readonly slotKind = new Uint8Array(SLOTS + 1);
+  readonly slotLevels = new Uint8Array(SLOTS + 1);
+  readonly slotBits = new Uint8Array(SLOTS + 1);
+  readonly slotFpd = new Uint8Array(SLOTS + 1);
+  readonly slotDid = new Int32Array(SLOTS + 1);
+  readonly slotRoot = new Float64Array(SLOTS + 1);
+  readonly slotTag = new Float64Array(SLOTS + 1);
+  readonly slotFlags = new Int32Array(SLOTS + 1);
 
   /** What the adversarial unit keeps beside, null in every other. */
   retained: Retained | null;
@@ -116,19 +113,7 @@ export class Remapper {
     stats: HardwareStats,
     probed: Remapper | null = null,
   ) {
-    const retains = iotlb.mode === 'retain';
-    const slots = probed !== null ? 1 : retains ? ALL_SLOTS : SLOTS;
-    this.slotMask = slots - 1;
-    this.slotSid = new Int32Array(slots + 1).fill(-1);
-    this.slotKind = new Uint8Array(slots + 1);
-    this.slotLevels = new Uint8Array(slots + 1);
-    this.slotBits = new Uint8Array(slots + 1);
-    this.slotFpd = new Uint8Array(slots + 1);
-    this.slotDid = new Int32Array(slots + 1);
-    this.slotRoot = new Float64Array(slots + 1);
-    this.slotTag = new Float64Array(slots + 1);
-    this.slotFlags = new Int32Array(slots + 1);
-    this.retained = retains ? new Retained(caps.cachingMode) : null;
+    this.retained = iotlb.mode === 'retain' ? new Retained(caps.cachingMode) : null;
     this.probed = probed;
     this.caps = caps;
     this.memory = memory;
@@ -164,7 +149,7 @@ export class Remapper {
     prober.enabled = this.enabled;
     prober.rootPfn = this.rootPfn;
     prober.mode = this.mode;
-    prober.slotSid.fill(-1);
+    prober.slotSid[requester & (SLOTS - 1)] = -1;
     prober.iotlb.invalidateAll();
     prober.retained = this.retained === null ? null : this.retained.viewed(layers);
     const status = prober.translate(requester, pasid, iovaHi, iovaLo, access);
@@ -199,7 +184,7 @@ export class Remapper {
       return (access & ACCESS.WRITE) !== 0 ? TRANSLATE_OK : -1;
     }
     const sid = requester & 0xffff;
-    const slot = sid & this.slotMask;
+    const slot = sid & (SLOTS - 1);
     if (this.slotSid[slot] !== sid || !this.caching) {
       const fault = this.probed === null ? this.loadContext(sid, slot) : this.probeContext(sid, slot, hi, lo);
       if (fault !== TRANSLATE_OK) {
@@ -241,16 +226,15 @@ export class Remapper {
   /** {@link loadContext} for a probe: from the real one's context cache, if that counts and has it. */
   private probeContext(sid: number, slot: number, hi: number, lo: number): number {
     const from = this.probed!;
-    const cached = sid & from.slotMask;
-    if ((this.layers & LAYER.CONTEXT) !== 0 && from.caching && from.slotSid[cached] === sid) {
-      this.slotKind[slot] = from.slotKind[cached]!;
-      this.slotLevels[slot] = from.slotLevels[cached]!;
-      this.slotBits[slot] = from.slotBits[cached]!;
-      this.slotFpd[slot] = from.slotFpd[cached]!;
-      this.slotDid[slot] = from.slotDid[cached]!;
-      this.slotRoot[slot] = from.slotRoot[cached]!;
-      this.slotTag[slot] = from.slotTag[cached]!;
-      this.slotFlags[slot] = from.slotFlags[cached]!;
+    if ((this.layers & LAYER.CONTEXT) !== 0 && from.caching && from.slotSid[slot] === sid) {
+      this.slotKind[slot] = from.slotKind[slot]!;
+      this.slotLevels[slot] = from.slotLevels[slot]!;
+      this.slotBits[slot] = from.slotBits[slot]!;
+      this.slotFpd[slot] = from.slotFpd[slot]!;
+      this.slotDid[slot] = from.slotDid[slot]!;
+      this.slotRoot[slot] = from.slotRoot[slot]!;
+      this.slotTag[slot] = from.slotTag[slot]!;
+      this.slotFlags[slot] = from.slotFlags[slot]!;
     } else {
       const fault = this.loadContext(sid, slot);
       if (fault !== TRANSLATE_OK) return fault;
@@ -277,28 +261,34 @@ export class Remapper {
       this.faultDisabled = absent > 255;
       return absent & 255;
     }
-    this.stats.structureReads++;
-    if (!memory.locate(this.rootPfn, false)) return FAULT.LRT_1;
-    let view = memory.view;
-    let at = memory.index + (sid >>> 8) * 4;
-    const root0 = view[at]!;
-    const root1 = view[at + 1]!;
-    if ((root0 & P) === 0) {
-      if (kept !== null) kept.keepAbsentContext(sid, FAULT.LRT_2, false);
-      return FAULT.LRT_2;
+    const entry = kept === null ? undefined : kept.context(sid, true);
+    let view: Int32Array;
+    let at = 0;
+    if (entry !== undefined) view = entry;
+    else {
+      this.stats.structureReads++;
+      if (!memory.locate(this.rootPfn, false)) return FAULT.LRT_1;
+      view = memory.view;
+      at = memory.index + (sid >>> 8) * 4;
+      const root0 = view[at]!;
+      const root1 = view[at + 1]!;
+      if ((root0 & P) === 0) {
+        if (kept !== null) kept.keepAbsentContext(sid, FAULT.LRT_2, false);
+        return FAULT.LRT_2;
+      }
+      if (
+        (root0 & ROOT_RSVD[0]!) !== 0 ||
+        (root1 & this.pointerRsvdHi) !== 0 ||
+        view[at + 2] !== 0 ||
+        view[at + 3] !== 0
+      ) {
+        return FAULT.LRT_3;
+      }
+      this.stats.structureReads++;
+      if (!memory.locate((root1 >>> 0) * 0x10_0000 + (root0 >>> 12), false)) return FAULT.LCT_1;
+      view = memory.view;
+      at = memory.index + (sid & 0xff) * 4;
     }
-    if (
-      (root0 & ROOT_RSVD[0]!) !== 0 ||
-      (root1 & this.pointerRsvdHi) !== 0 ||
-      view[at + 2] !== 0 ||
-      view[at + 3] !== 0
-    ) {
-      return FAULT.LRT_3;
-    }
-    this.stats.structureReads++;
-    if (!memory.locate((root1 >>> 0) * 0x10_0000 + (root0 >>> 12), false)) return FAULT.LCT_1;
-    view = memory.view;
-    at = memory.index + (sid & 0xff) * 4;
     const lo = view[at]!;
     const hi = view[at + 1]!;
     const high = view[at + 2]!;
@@ -323,6 +313,7 @@ export class Remapper {
     if (tt === 3 || (tt === TT.PASS_THROUGH && !this.passThrough) || (tt === TT.DEVICE_TLB && !this.deviceTlb)) {
       return FAULT.LCT_4;
     }
+    if (kept !== null && entry === undefined) kept.keepContext(sid, true, view, at);
     const levels = LEVELS_OF_AW(aw);
     const did = (high >>> 8) & 0xffff;
     this.slotKind[slot] = tt === TT.PASS_THROUGH ? KIND.PASS_THROUGH : KIND.SECOND_STAGE;
@@ -433,7 +424,7 @@ export class Remapper {
 
   /** Drops the context slots of source-ids that are `sid` where `mask` has ones, and of domain-id `did` unless that is -1. */
   private dropSlots(sid: number, mask: number, did: number): void {
-    for (let slot = 0; slot <= this.slotMask; slot++) {
+    for (let slot = 0; slot < SLOTS; slot++) {
       const cached = this.slotSid[slot]!;
       if (cached < 0 || (cached & mask) !== (sid & mask)) continue;
       if (did === -1 || this.slotDid[slot] === did) this.slotSid[slot] = -1;
