@@ -129,7 +129,6 @@ const draw = (document: PageDocument, rows: readonly TraceSavingRow[]): string =
 export const subPageSection = (harnesses: readonly DriverHarness[], traces: readonly Trace[]): Section => {
   const starts = startTableRows(harnesses);
   const rows = traceSavingRows(traces, harnesses);
-  const size = (bytes: number): string => sizeText(bytes);
   return {
     key: 'subPages',
     tables: [
@@ -145,7 +144,7 @@ export const subPageSection = (harnesses: readonly DriverHarness[], traces: read
           row.driver,
           row.format,
           `${row.tables} × ${countText(row.bytes)} B`,
-          ...row.cost.flatMap(({ whole, shared }) => [size(whole), size(shared)]),
+          ...row.cost.flatMap(({ whole, shared }) => [sizeText(whole), sizeText(shared)]),
         ]),
       },
       ...[...new Set(rows.map((row) => row.trace))].map((trace) => ({
@@ -163,7 +162,7 @@ export const subPageSection = (harnesses: readonly DriverHarness[], traces: read
             [
               name,
               first.format,
-              ...mine.flatMap(({ whole, shared }) => [size(whole), size(shared), saved(whole, shared)]),
+              ...mine.flatMap(({ whole, shared }) => [sizeText(whole), sizeText(shared), saved(whole, shared)]),
             ],
           ];
         }),
