@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest';
 import { SmmuV3 } from '../src/index.ts';
 import { Bare, CD, EXEC, FULL, PRIV, RAM, READ, STRTAB, TABLES, TABLES2, WRITE, cd0, s2, ste } from './bare.ts';
 
-const MODES = ['none', 'sized', 'unbounded', 'retain'] as const;
+const MODES = ['none', 'sized', 'retain'] as const;
 const LAYERS = [0, 1, 2, 3, 4, 5, 6, 7];
 const IPA_CD = 0x20_0000n;
 
