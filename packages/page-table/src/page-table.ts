@@ -206,9 +206,16 @@ export class PageTable extends TableState {
     return this.dartWord < -1 ? lookUp(this, iovaHi | 0, iovaLo | 0) : lookUpDart(this, iovaHi | 0, iovaLo | 0);
   }
 
-  /** The walk for an IOVA, step by step. @throws IommuError `ERANGE` when `iova` is not a 64-bit value. */
+  /** The walk for an IOVA, step by step; an RCU reader. @throws IommuError `ERANGE` when `iova` is not a 64-bit value. */
   walk(iova: bigint): WalkRecord {
-    return walkRecord(this, iova);
+    if (this.pages === null) return walkRecord(this, iova);
+    const { rcu } = this.pages;
+    const token = rcu.readLock();
+    try {
+      return walkRecord(this, iova);
+    } finally {
+      rcu.readUnlock(token);
+    }
   }
 
   /**

@@ -85,6 +85,21 @@ test('a dump is a reader from its first leaf to its end, also when it is left ea
   );
 });
 
+test('a walk is a reader while it lasts, also when it throws', () => {
+  const { pages, dumped } = machine();
+  let most = 0;
+  const { memory } = pages;
+  const locate = memory.locate.bind(memory);
+  memory.locate = (pfn, forWrite) => {
+    most = Math.max(most, pages.rcu.readers);
+    return locate(pfn, forWrite);
+  };
+  expect(dumped.walk(0x1000n).pa).toBe(BigInt(OWN + 0x1000));
+  expect([most, pages.rcu.readers]).toEqual([1, 0]);
+  expect(() => dumped.walk(1n << 64n)).toThrow(expect.objectContaining({ code: 'ERANGE' }) as Error);
+  expect(pages.rcu.readers).toBe(0);
+});
+
 test('a whole table goes after a grace period, too', () => {
   const { pages, dumped, other } = machine();
   const dump = dumped.leaves();
