@@ -14,6 +14,7 @@ import { Invalidations } from './invalidations.ts';
 import type { InvalidationRow, SyncRow } from './invalidations.ts';
 import { watchPages } from './pages-watch.ts';
 import { POISON, Quarantine } from './quarantine.ts';
+import { allocatedText } from './quarantine.ts';
 import type { FreedBlock } from './quarantine.ts';
 import { ReportLog, at } from './report-log.ts';
 import { CheckState } from './state.ts';
@@ -63,6 +64,8 @@ export class Checks {
   readonly #incoherence: Incoherence | null;
   #quarantine: Quarantine | null = null;
   #translator: CheckedTranslator | null = null;
+  /** `nr_iommu_pages` before the driver began. */
+  readonly #pagesBefore: number;
 
   constructor(machine: CheckedMachine, options: CheckOptions) {
     this.options = options;
@@ -75,6 +78,7 @@ export class Checks {
     this.#incoherence = machine.incoherent ? new Incoherence(this.#state, this.#tables) : null;
     if (this.#incoherence !== null) machine.pages.cacheMaintenance = this.#incoherence;
     this.#quarantinePages(machine);
+    this.#pagesBefore = machine.pages.nrIommuPages();
     watchPages(machine.pages, this.#tables, this.#log);
   }
 
@@ -107,10 +111,12 @@ export class Checks {
     const translator = new CheckedTranslator(this.#state, bus.translator, this.#quarantine!.pages, incoherence);
     this.#translator = translator;
     (bus as { translator: Bus['translator'] }).translator = translator;
-    this.#invalidations.translating = translator;
-    hardware.iotlb.listener = this.#invalidations;
+    if (log.wants('over-invalidation')) {
+      this.#invalidations.translating = translator;
+      hardware.iotlb.listener = this.#invalidations;
+    }
     const domains = new DomainWatch(this.#state, this.#tables, this.#invalidations, broken);
-    watchDriver(this.#state, this.#tables, domains, this.#invalidations, driver);
+    watchDriver(this.#state, this.#tables, domains, this.#invalidations, driver, this.#pagesBefore);
   }
 
   #quarantinePages(machine: CheckedMachine): void {
@@ -125,7 +131,8 @@ export class Checks {
         freeing: (pfn, bytes) => {
           this.#incoherence?.freeing(pfn, bytes);
           const block = this.#tables.freeing(pfn);
-          return { freedBy: block?.leaving ?? this.#log.event, allocatedBy: block?.allocatedBy };
+          const freedBy = block?.leaving ?? this.#log.event;
+          return { freedBy, allocatedBy: block?.allocatedBy, isTable: (block?.table ?? null) !== null };
         },
         overwritten: (block, offset) => this.#overwritten(block, offset),
       });
@@ -136,19 +143,17 @@ export class Checks {
   }
 
   #usedFreed(pfn: number, write: boolean): void {
+    const translator = this.#translator;
+    // Whether an entry in memory or one in a cache leads to it is known after the translation.
+    if (translator !== null && translator.requester >= 0) {
+      translator.touched.push({ pfn, write });
+      return;
+    }
     const block = this.#quarantine!.pages.get(pfn)!;
-    const { hardware } = this.#state;
-    const hint =
-      hardware === null
-        ? 'tell the device to forget the page before it is freed'
-        : this.#state.missing(
-            `${hardware.invalidationHints.table}, or ${hardware.invalidationHints.context} for a page of structures`,
-            'before the page is freed',
-          );
     this.#log.report(hex(pfn), {
       kind: 'use-after-free',
       what: `the device ${write ? 'writes to' : 'reads'} page ${at(pfn)}, which has been freed${allocatedText(block)}`,
-      hint,
+      hint: 'take the page out of the registers and structures that name it before it is freed',
       addresses: { page: addressOfPfn(pfn) },
       freedBy: block.freedBy,
     });
@@ -237,8 +242,3 @@ export class Checks {
     return this.#invalidations.operationRows;
   }
 }
-
-const allocatedText = (block: FreedBlock): string =>
-  block.allocatedBy === undefined
-    ? ''
-    : ` (it was allocated by operation ${block.allocatedBy.operation}, ${block.allocatedBy.what})`;

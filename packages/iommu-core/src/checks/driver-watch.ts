@@ -16,6 +16,7 @@ export const watchDriver = (
   domains: DomainWatch,
   syncs: SyncObserver,
   driver: IommuDriver,
+  pagesBefore: number,
 ): void => {
   const { log, models } = state;
 
@@ -77,6 +78,19 @@ export const watchDriver = (
     return run;
   });
 
+  /** With every block back, the allocator must count as many pages as before the driver began. */
+  const checkCounter = (): void => {
+    const now = state.pages.nrIommuPages();
+    if (tables.blocks.size > 0 || tables.othersFreed || now === pagesBefore) return;
+    log.report('counter', {
+      kind: 'leak',
+      what: `nr_iommu_pages is ${now} after the driver has released its unit, it was ${pagesBefore} before it began`,
+      hint: 'count every block once when it is allocated and once when it is freed',
+      addresses: {},
+      freedBy: log.event,
+    });
+  };
+
   let released = false;
   shadow(driver, 'release', (original) => {
     const run = (): void => {
@@ -97,6 +111,7 @@ export const watchDriver = (
             freedBy: log.event,
           });
         }
+        checkCounter();
       } finally {
         log.end();
       }

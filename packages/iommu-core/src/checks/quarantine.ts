@@ -14,13 +14,19 @@ export interface FreedBlock {
   readonly bytes: number;
   readonly allocatedBy: CheckEvent | undefined;
   readonly freedBy: CheckEvent;
+  /** It was a page table of a domain, and no structure or queue. */
+  readonly isTable: boolean;
 }
+
+/** Where a freed block came from, for a sentence. */
+export const allocatedText = ({ allocatedBy }: FreedBlock): string =>
+  allocatedBy === undefined ? '' : ` (it was allocated by operation ${allocatedBy.operation}, ${allocatedBy.what})`;
 
 /** What the quarantine tells its owner. */
 export interface QuarantineHooks {
   allocated(pfn: number, bytes: number): void;
   /** A block goes back: who does it, and who had allocated it. */
-  freeing(pfn: number, bytes: number): { readonly freedBy: CheckEvent; readonly allocatedBy: CheckEvent | undefined };
+  freeing(pfn: number, bytes: number): Omit<FreedBlock, 'pfn' | 'bytes'>;
   /** Poison was overwritten at byte `offset` of the block. */
   overwritten(block: FreedBlock, offset: number): void;
 }
@@ -72,12 +78,12 @@ export class Quarantine implements PageSource {
   }
 
   free(pfn: number, size: number): void {
-    const { freedBy, allocatedBy } = this.#hooks.freeing(pfn, size);
+    const story = this.#hooks.freeing(pfn, size);
     if (this.#limit === 0) {
       this.#source.free(pfn, size);
       return;
     }
-    const block: FreedBlock = { pfn, bytes: size, allocatedBy, freedBy };
+    const block: FreedBlock = { pfn, bytes: size, ...story };
     for (let i = 0; i < size / 4096; i++) {
       this.pages.set(pfn + i, block);
       if (!this.#memory.locate(pfn + i, true)) continue;

@@ -47,6 +47,8 @@ export class TablePages {
   readonly #gathered = new Map<Block, Gathered>();
   /** Blocks allocated in the present call of the engine or the driver. */
   #fresh: Block[] = [];
+  /** A block was freed that had been allocated before the checks began. */
+  othersFreed = false;
   /** False until the driver has started. */
   started = false;
 
@@ -188,7 +190,10 @@ export class TablePages {
   /** A block goes back to the allocator. */
   freeing(pfn: number): Block | undefined {
     const block = this.blocks.get(pfn);
-    if (block === undefined) return undefined;
+    if (block === undefined) {
+      this.othersFreed = true;
+      return undefined;
+    }
     this.#gone(block);
     this.blocks.delete(pfn);
     for (let i = 0; i < block.bytes / 4096; i++) this.#pages.delete(pfn + i);

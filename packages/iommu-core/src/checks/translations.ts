@@ -4,6 +4,7 @@ import type { Translator } from '../transaction.ts';
 import { ACCESS, NO_PASID, TRANSLATE_OK } from '../transaction.ts';
 import type { DomainModel } from './domain-model.ts';
 import type { Incoherence } from './incoherence.ts';
+import { allocatedText } from './quarantine.ts';
 import type { FreedBlock } from './quarantine.ts';
 import { at } from './report-log.ts';
 import type { CheckState, Probe } from './state.ts';
@@ -37,6 +38,9 @@ export class CheckedTranslator implements Translator {
   pasid = NO_PASID;
   /** Translations that still answered for what was unmapped in lazy mode and not flushed yet, as they may. */
   lazyUses = 0;
+  /** Freed pages that the device came to in the present translation. */
+  readonly touched: { readonly pfn: number; readonly write: boolean }[] = [];
+  readonly #probes: boolean;
 
   constructor(
     state: CheckState,
@@ -48,6 +52,8 @@ export class CheckedTranslator implements Translator {
     this.#inner = inner;
     this.#freed = freed;
     this.#incoherence = incoherence;
+    const { log } = state;
+    this.#probes = incoherence !== null || log.wants('stale-translation') || log.wants('use-after-free');
   }
 
   translate(requester: number, pasid: number, iovaHi: number, iovaLo: number, access: number, length = 1): number {
@@ -59,11 +65,13 @@ export class CheckedTranslator implements Translator {
     const { outHi: hi, outLo: lo } = inner;
     this.outHi = hi;
     this.outLo = lo;
+    if (!this.#probes) return status;
     const answer: Answer = { requester, pasid, iovaHi, iovaLo, access, length, status, hi, lo };
     const fresh = this.#state.probe(requester, pasid, iovaHi, iovaLo, access, 0);
     this.#incoherence?.check(answer, fresh);
     if (fresh.freed >= 0) this.#throughFreed(answer, fresh.freed);
-    else if (!this.#agree(answer, fresh)) this.#stale(answer, fresh);
+    for (const { pfn, write } of this.touched.splice(0)) if (fresh.freed < 0) this.#usedFreed(answer, pfn, write);
+    if (fresh.freed < 0 && !this.#agree(answer, fresh)) this.#stale(answer, fresh);
     return status;
   }
 
@@ -78,13 +86,29 @@ export class CheckedTranslator implements Translator {
     return !ok || (answer.hi === fresh.hi && answer.lo === fresh.lo);
   }
 
+  /** A cached entry led the device to a freed page: in memory nothing leads there. */
+  #usedFreed(answer: Answer, pfn: number, write: boolean): void {
+    const block = this.#freed.get(pfn);
+    if (block === undefined) return;
+    const { table, context } = this.#state.hardware!.invalidationHints;
+    this.#state.log.report(hex(pfn), {
+      kind: 'use-after-free',
+      what:
+        `${who(answer)}: the device ${write ? 'writes to' : 'reads'} page ${at(pfn)} through a cached entry, and the page ` +
+        `has been freed${allocatedText(block)}`,
+      hint: this.#state.missing(block.isTable ? table : context, 'completed before the page is freed'),
+      addresses: { page: addressOfPfn(pfn), iova: iovaOf(answer) },
+      freedBy: block.freedBy,
+    });
+  }
+
   /** The tables or structures in memory lead to a freed page. */
   #throughFreed(answer: Answer, pfn: number): void {
     const { log } = this.#state;
     const block = this.#freed.get(pfn);
     log.report(hex(pfn), {
       kind: 'use-after-free',
-      what: `${who(answer)}: an entry in memory still leads to page ${at(pfn)}, which has been freed`,
+      what: `${who(answer)}: an entry in memory still leads to page ${at(pfn)}, which has been freed${block === undefined ? '' : allocatedText(block)}`,
       hint: 'clear the entry that points to the page, and invalidate it, before the page is freed',
       addresses: { page: addressOfPfn(pfn), iova: iovaOf(answer) },
       ...(block === undefined ? {} : { freedBy: block.freedBy }),

@@ -178,7 +178,10 @@ describe('table pages', () => {
       freedBy: { what: 'unmap(iova 0x400000, size 0x200000) in domain 1' },
       hint: expect.stringMatching(/^INV_TABLE/) as unknown,
     });
-    expect(used!.what).toMatch(/^the device reads page 0x[0-9a-f]+, which has been freed/);
+    expect(used!.what).toMatch(
+      /: the device reads page 0x[0-9a-f]+ through a cached entry, and the page has been freed/,
+    );
+    expect(used!.hint).toMatch(/^INV_TABLE/);
     expect(used!.addresses['page']).toBe(early!.addresses['page']);
     expect(used).toMatchObject({ freedBy: { what: 'unmap(iova 0x400000, size 0x200000) in domain 1' } });
   });
@@ -396,6 +399,14 @@ describe('leaks', () => {
     const { driver, checks } = createFake({}, { leakDeviceTable: true });
     driver.release();
     expect(checks.reports).toMatchObject([{ kind: 'leak', freedBy: { what: 'release()' } }]);
+  });
+
+  test('counters that are not back', () => {
+    const { driver, checks, pages } = createFake();
+    pages.counters.charge(0, 0, 1);
+    driver.release();
+    expect(checks.reports).toMatchObject([{ kind: 'leak' }]);
+    expect(checks.reports[0]!.what).toContain('nr_iommu_pages is 1 after the driver has released its unit, it was 0');
   });
 
   test('domains that were never freed, and with teardown "mappings" those that were freed with mappings', () => {
