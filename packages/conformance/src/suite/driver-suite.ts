@@ -38,6 +38,15 @@ export interface DriverConformanceOptions {
   readonly checks?: boolean;
 }
 
+/** {@link DriverConformanceOptions.omit} for further variants of a unit: long cases that say little about how variants differ. */
+export const LONG_CASES: Readonly<Record<string, string>> = {
+  random_map: 'long; one variant runs it',
+  property_model: 'long; one variant runs it',
+  fault_flood: 'long; one variant runs it',
+  no_memory: 'long; one variant runs it',
+  id_exhaustion: 'long; one variant runs it',
+};
+
 /** Skips that name none of `cases`. */
 export const staleSkips = (
   cases: readonly { readonly name: string }[],

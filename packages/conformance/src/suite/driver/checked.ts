@@ -32,7 +32,8 @@ export const runChecked = (given: DriverHarness, one: DriverCase): void => {
       if (!declared.includes(report.kind)) expect(report, `${one.name} under checks`).toBeNull();
     }
   }
-  expect([...found].sort(), `${one.name}: kinds that the checks have found, and those that the case declares`).toEqual(
-    [...declared].sort(),
-  );
+  expect(
+    [...found].toSorted(),
+    `${one.name}: kinds that the checks have found, and those that the case declares`,
+  ).toEqual([...declared].toSorted());
 };

@@ -90,8 +90,10 @@ export const faultCases: readonly DriverCase[] = [
       const before = rig.memory.readU64(leaf.pa);
       expect(harness.setReservedBit(rig.memory, leaf.pa, leaf.level), 'the format has a reserved bit').toBe(true);
       expect(hex(rig.memory.readU64(leaf.pa)), 'the entry was changed').not.toBe(hex(before));
+      rig.writeBack(leaf.pa);
       rig.faults(DEVICE, rig.iova(0), 'read', harness.faultCodes.reservedBit, true);
       rig.memory.writeU64(leaf.pa, before);
+      rig.writeBack(leaf.pa);
       rig.reaches(DEVICE, rig.iova(0), rig.pa(0));
     },
   },

@@ -53,10 +53,12 @@ const tablesFull = (rig: Rig): { iova: bigint; pa: bigint; size: bigint } => {
 const without = (rig: Rig, pa: bigint, run: () => void): void => {
   const entry = rig.memory.readU64(pa);
   rig.memory.writeU64(pa, 0n);
+  rig.writeBack(pa);
   try {
     run();
   } finally {
     rig.memory.writeU64(pa, entry);
+    rig.writeBack(pa);
   }
 };
 

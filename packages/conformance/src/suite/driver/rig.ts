@@ -171,6 +171,11 @@ export class Rig {
     return event;
   }
 
+  /** After a change of the table entry at `pa` behind the driver's back: a walker that does not snoop must see it too. */
+  writeBack(pa: bigint): void {
+    this.system.pages.flushIncoherent(Number(pa >> 12n), Number(pa & 0xfffn), 8);
+  }
+
   /** The leaf entry of `iova` in the tables of `domain`. */
   leafEntry(domain: PagingDomain, iova: bigint): { readonly pa: bigint; readonly level: number } {
     const step = domain.table.walk(iova).steps.at(-1);
