@@ -21,7 +21,7 @@ import { CheckState } from './state.ts';
 import { TablePages } from './table-pages.ts';
 import { CheckedTranslator } from './translations.ts';
 import { CHECK_KINDS } from './types.ts';
-import type { CheckKind, CheckOptions, CheckReport } from './types.ts';
+import type { CheckKind, CheckOptions, CheckReport, InvalidationEvent } from './types.ts';
 
 /** What is watched before there is a device. */
 export interface CheckedMachine {
@@ -100,13 +100,11 @@ export class Checks {
     const { log } = this.#state;
     const broken =
       hardware.needsBreakBeforeMake === true && log.wants('break-before-make') ? this.#breakBeforeMake : null;
-    const before = hardware.onInvalidate;
-    hardware.onInvalidate = (event) => {
-      before?.(event);
+    listen(hardware, (event) => {
       this.#tables.invalidated(event);
       this.#invalidations.invalidated(event);
       broken?.invalidated(event);
-    };
+    });
     const incoherence = log.wants('incoherent') ? this.#incoherence : null;
     const translator = new CheckedTranslator(this.#state, bus.translator, this.#quarantine!.pages, incoherence);
     this.#translator = translator;
@@ -242,3 +240,20 @@ export class Checks {
     return this.#invalidations.operationRows;
   }
 }
+
+/** Puts `own` before whatever listens to the device's invalidations, now or later. */
+const listen = (hardware: IommuHardware, own: (event: InvalidationEvent) => void): void => {
+  let other = hardware.onInvalidate;
+  const both = (event: InvalidationEvent): void => {
+    own(event);
+    other?.(event);
+  };
+  hardware.onInvalidate = both;
+  Object.defineProperty(hardware, 'onInvalidate', {
+    get: () => both,
+    set: (listener: IommuHardware['onInvalidate']) => {
+      other = listener;
+    },
+    configurable: true,
+  });
+};

@@ -50,6 +50,15 @@ describe('a driver without mistakes', () => {
     expect(pages.nrIommuPages()).toBe(0);
   });
 
+  test('others may listen to the invalidations as well', () => {
+    const system = createFake();
+    const heard: string[] = [];
+    system.hardware.onInvalidate = (event) => void heard.push(event.name);
+    work(system);
+    expect(heard.length).toBeGreaterThan(3);
+    expect(system.checks.reports).toEqual([]);
+  });
+
   test('lazy mode may answer from the cache until the flush, and that is counted', () => {
     const { driver, bus, checks, clock } = createFake();
     const domain = driver.createDomain({ mode: 'lazy' });
