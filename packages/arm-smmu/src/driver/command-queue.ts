@@ -1,6 +1,7 @@
 /** The driver's end of the command queue (IHI 0070, 3.5, 4): writes commands, rings the doorbell, waits for CMDQ_CONS. */
 import { IommuError, hiOfPfn, loOfPfn } from '@iommu-ts/bits';
 import type { MmioPort } from '@iommu-ts/iommu-core';
+import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
 import { CERROR, CMD, decodeCommand } from '../commands.ts';
 import { REG } from '../registers.ts';
 import type { SharedMemory } from './shared-memory.ts';
@@ -13,6 +14,8 @@ const CMDQ_ERR = 1;
 export class CommandSender {
   readonly #mmio: MmioPort;
   readonly #shared: SharedMemory;
+  readonly #memory: PhysicalMemory;
+  readonly #incoherent: boolean;
   readonly log2: number;
   readonly pfn: number;
   readonly #mask: number;
@@ -27,6 +30,8 @@ export class CommandSender {
   constructor(mmio: MmioPort, shared: SharedMemory, log2: number) {
     this.#mmio = mmio;
     this.#shared = shared;
+    this.#memory = shared.memory;
+    this.#incoherent = shared.incoherent;
     this.log2 = log2;
     this.#mask = (2 << log2) - 1;
     this.pfn = shared.allocate(16 << log2, 'the command queue');
@@ -86,7 +91,7 @@ export class CommandSender {
     const error = (cons >>> 24) & 0x7f;
     const offset = (cons & (this.#mask >> 1)) * 16;
     const at = loOfPfn(this.pfn) + offset;
-    const words = [0, 4, 8, 12].map((byte) => this.#shared.memory.load32(hiOfPfn(this.pfn), at + byte));
+    const words = [0, 4, 8, 12].map((byte) => this.#memory.load32(hiOfPfn(this.pfn), at + byte));
     const name = error === CERROR.ILL ? 'CERROR_ILL' : error === CERROR.ABT ? 'CERROR_ABT' : `error ${error}`;
     this.#refused = `the SMMU refused ${decodeCommand(words).name}: ${name}`;
     this.#store(offset, CMD.SYNC, 0, 0, 0);
@@ -94,11 +99,11 @@ export class CommandSender {
   }
 
   #store(offset: number, w0: number, w1: number, w2: number, w3: number): void {
-    const { memory } = this.#shared;
+    const memory = this.#memory;
     const hi = hiOfPfn(this.pfn);
     const at = loOfPfn(this.pfn) + offset;
     memory.store64(hi, at, w1, w0);
     memory.store64(hi, at + 8, w3, w2);
-    this.#shared.written(this.pfn, offset, 16);
+    if (this.#incoherent) this.#shared.written(this.pfn, offset, 16);
   }
 }

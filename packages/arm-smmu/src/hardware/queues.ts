@@ -26,6 +26,29 @@ const LAST_PFN = 2 ** 52 - 1;
 const MSI_HI = maskWord(CMD_SYNC.MSIAddress, 3);
 const MSI_LO = maskWord(CMD_SYNC.MSIAddress, 2);
 
+/** What makes a command legal; ILLEGAL: reserved, or of a feature that the identification registers do not show. */
+const RULE = { ILLEGAL: 0, ANY: 1, STREAM: 2, VA: 3, IPA: 4, SYNC: 5 } as const;
+
+/** Rules by opcode. */
+const rulesOf = (capabilities: Capabilities): Uint8Array => {
+  const rules = new Uint8Array(256);
+  const { s1, s2, hyp } = capabilities;
+  const set = (there: boolean, rule: number, ...opcodes: readonly number[]): void => {
+    if (there) for (const opcode of opcodes) rules[opcode] = rule;
+  };
+  set(true, RULE.STREAM, CMD.PREFETCH_CONFIG, CMD.PREFETCH_ADDR, CMD.CFGI_STE, CMD.CFGI_STE_RANGE);
+  set(s1, RULE.STREAM, CMD.CFGI_CD, CMD.CFGI_CD_ALL);
+  set(s1, RULE.ANY, CMD.TLBI_NH_ALL, CMD.TLBI_NH_ASID);
+  set(s1, RULE.VA, CMD.TLBI_NH_VA, CMD.TLBI_NH_VAA);
+  set(s1 && hyp, RULE.ANY, CMD.TLBI_EL2_ALL, CMD.TLBI_EL2_ASID);
+  set(s1 && hyp, RULE.VA, CMD.TLBI_EL2_VA, CMD.TLBI_EL2_VAA);
+  set(s2, RULE.ANY, CMD.TLBI_S12_VMALL);
+  set(s2, RULE.IPA, CMD.TLBI_S2_IPA);
+  set(true, RULE.ANY, CMD.TLBI_NSNH_ALL);
+  set(true, RULE.SYNC, CMD.SYNC);
+  return rules;
+};
+
 /** What invalidations of configuration reach. */
 export interface ConfigCache {
   invalidateAll(): void;
@@ -44,6 +67,7 @@ export class CommandQueue {
   readonly #configs: ConfigCache;
   readonly #stats: HardwareStats;
   readonly #tags: TagTable;
+  readonly #rules: Uint8Array;
   /** Caches of the adversarial device; null otherwise. */
   readonly #retained: Retained | null;
   /** Words of the command being carried out. */
@@ -68,6 +92,7 @@ export class CommandQueue {
     retained: Retained | null,
   ) {
     this.#retained = retained;
+    this.#rules = rulesOf(capabilities);
     this.#registers = registers.words;
     this.#memory = memory;
     this.#capabilities = capabilities;
@@ -162,45 +187,13 @@ export class CommandQueue {
     return scopeOf(this.#w, this.first, this.last, this.#capabilities, e2h);
   }
 
-  /** Is the command one that this SMMU has, with fields that it can have? Fills {@link first} and {@link last}. */
+  /** Is the command one that this SMMU has, with fields that it can have? By address: fills {@link first}, {@link last}. */
   #legal(opcode: number): boolean {
-    const w = this.#w;
-    const capabilities = this.#capabilities;
-    this.first = 0;
-    this.last = LAST_PFN;
-    switch (opcode) {
-      case CMD.PREFETCH_CONFIG:
-      case CMD.PREFETCH_ADDR:
-      case CMD.CFGI_STE:
-      case CMD.CFGI_STE_RANGE:
-        return (w[0]! & SSEC) === 0;
-      case CMD.CFGI_CD:
-      case CMD.CFGI_CD_ALL:
-        return capabilities.s1 && (w[0]! & SSEC) === 0;
-      case CMD.TLBI_NH_ALL:
-      case CMD.TLBI_NH_ASID:
-        return capabilities.s1;
-      case CMD.TLBI_NH_VA:
-      case CMD.TLBI_NH_VAA:
-        return capabilities.s1 && this.#range(true);
-      case CMD.TLBI_EL2_ALL:
-      case CMD.TLBI_EL2_ASID:
-        return capabilities.s1 && capabilities.hyp;
-      case CMD.TLBI_EL2_VA:
-      case CMD.TLBI_EL2_VAA:
-        return capabilities.s1 && capabilities.hyp && this.#range(true);
-      case CMD.TLBI_S12_VMALL:
-        return capabilities.s2;
-      case CMD.TLBI_S2_IPA:
-        return capabilities.s2 && this.#range(false);
-      case CMD.TLBI_NSNH_ALL:
-        return true;
-      case CMD.SYNC:
-        return ((w[0]! >>> 12) & 3) <= SYNC_CS.SEV;
-      default:
-        // Reserved, or of a feature that the identification registers do not show.
-        return false;
-    }
+    const rule = this.#rules[opcode]!;
+    if (rule === RULE.VA || rule === RULE.IPA) return this.#range(rule === RULE.VA);
+    if (rule === RULE.SYNC) return ((this.#w[0]! >>> 12) & 3) <= SYNC_CS.SEV;
+    if (rule === RULE.STREAM) return (this.#w[0]! & SSEC) === 0;
+    return rule === RULE.ANY;
   }
 
   /** A legal command takes effect. */
@@ -275,7 +268,13 @@ export class CommandQueue {
       this.#byRange(tags.find(WORLD.EL1, vmid, asid));
       this.#byRange(tags.find(WORLD.NESTED, vmid, asid));
       if (this.globals) this.#dropEl1(vmid, true);
-    } else this.#dropEl1(vmid, false);
+    } else {
+      if (opcode === CMD.TLBI_NH_ALL) {
+        this.first = 0;
+        this.last = LAST_PFN;
+      }
+      this.#dropEl1(vmid, false);
+    }
     this.#stats.invalidations++;
   }
 
