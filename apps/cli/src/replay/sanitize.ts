@@ -8,7 +8,7 @@ import { formatReport } from '@iommu-ts/iommu-core';
 const MAX_TOLD = 20;
 
 /** A report as JSON has it: addresses in hex. */
-export interface SanitizerReport {
+interface SanitizerReport {
   readonly kind: string;
   readonly what: string;
   readonly hint: string;

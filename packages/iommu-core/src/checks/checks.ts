@@ -52,6 +52,7 @@ const QUARANTINE_PAGES = 4096;
  * is there.
  */
 export class Checks {
+  /** As given. */
   readonly options: CheckOptions;
   /** Memory as the device sees it: every access of the device to structures, tables and queues goes through this. */
   readonly deviceMemory: DeviceMemory;

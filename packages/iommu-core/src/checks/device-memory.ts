@@ -36,6 +36,7 @@ export class DeviceMemory extends PhysicalMemory implements CacheMaintenance {
 
   /** Pages whose use is told by {@link onFreed}. */
   freed: ReadonlyMap<number, unknown> = new Map();
+  /** Called when the device comes to one of them. */
   onFreed: ((pfn: number, write: boolean) => void) | null = null;
   /** During a probe: the first freed page that it came to, -1 for none, and the pages that it read. */
   probeFreed = -1;
@@ -44,6 +45,7 @@ export class DeviceMemory extends PhysicalMemory implements CacheMaintenance {
   linesCleaned = 0;
   linesEqual = 0;
 
+  /** @param real the memory that is seen through this */
   constructor(real: PhysicalMemory) {
     super();
     this.#real = real;
@@ -77,6 +79,7 @@ export class DeviceMemory extends PhysicalMemory implements CacheMaintenance {
     this.probePages.clear();
   }
 
+  /** Ends {@link beginProbe}: what was written since is forgotten. */
   endProbe(): void {
     this.#probing = false;
     this.#coherent = false;
@@ -170,6 +173,7 @@ export class DeviceMemory extends PhysicalMemory implements CacheMaintenance {
     if (pattern !== null) for (let i = 0; i < words.length; i++) words[i] = (i & 1) === 0 ? pattern.lo : pattern.hi;
   }
 
+  /** The block is seen as the CPU writes it again. */
   imageEnd(pfn: number, bytes: number): void {
     this.settle();
     for (let i = 0; i < bytes / 4096; i++) this.#images.delete(pfn + i);

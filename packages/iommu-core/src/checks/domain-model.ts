@@ -4,7 +4,7 @@ import { MappingModel } from './mappings.ts';
 import type { CheckEvent } from './types.ts';
 
 /** A device that is, or was, attached. Moments are numbers of one count of all that the checks see. */
-export interface User {
+interface User {
   attached: boolean;
   /** When it left. */
   leftAt: number;
@@ -13,7 +13,7 @@ export interface User {
 }
 
 /** IOVAs that were unmapped and need not have been invalidated yet. */
-export interface Pending {
+interface Pending {
   readonly startPfn: number;
   readonly lastPfn: number;
   /** The gather that holds them; null: the flush queue. */

@@ -1,9 +1,10 @@
 /** Watches what is done to a domain: its mappings, what is taken out of its table, and what is wrong with the call itself. */
-import { addressOfPfn, hex, pfnOfWords } from '@iommu-ts/bits';
+import { pfnOfWords } from '@iommu-ts/bits';
 import type { GatherRecord, PageTable } from '@iommu-ts/page-table';
 import type { PagingDomain, PagingDomainOps } from '../domain.ts';
 import type { DomainModel } from './domain-model.ts';
-import type { Mapping } from './mappings.ts';
+import { leftAllocated, leftMapped } from './leaks.ts';
+import { hexOf, mappedTable, mappedTwice, unmappedOther } from './misuse.ts';
 import { at } from './report-log.ts';
 import { shadow } from './shadow.ts';
 import type { CheckState } from './state.ts';
@@ -63,31 +64,28 @@ export class DomainWatch {
   #watchMaps(model: DomainModel, domain: PagingDomain): void {
     const { log } = this.#state;
     shadow(domain, 'map', (original) => {
-      const run = (iova: bigint, pa: bigint, size: bigint, prot: number): void => {
-        log.begin(`map(iova ${hexOf(iova)}, pa ${hexOf(pa)}, size ${hexOf(size)}) in domain ${domain.id}`, run);
-        try {
-          original(iova, pa, size, prot);
-        } finally {
-          log.end();
-        }
-      };
+      const run = (iova: bigint, pa: bigint, size: bigint, prot: number): void =>
+        log.during(`map(iova ${hexOf(iova)}, pa ${hexOf(pa)}, size ${hexOf(size)}) in domain ${domain.id}`, run, () =>
+          original(iova, pa, size, prot),
+        );
       return run;
     });
     shadow(domain, 'mapWords', (original) => {
       const run: PagingDomain['mapWords'] = (iovaHi, iovaLo, paHi, paLo, size, prot) => {
         const startPfn = pfnOfWords(iovaHi, iovaLo);
         const paPfn = pfnOfWords(paHi, paLo);
-        log.begin(`map(iova ${at(startPfn)}, pa ${at(paPfn)}, size ${hexOf(size)}) in domain ${domain.id}`, run);
-        try {
-          const lastPfn = startPfn + Math.ceil(size / 4096) - 1;
-          const there = size > 0 ? model.mappings.overlap(startPfn, lastPfn) : undefined;
-          const errno = original(iovaHi, iovaLo, paHi, paLo, size, prot);
-          if (there !== undefined) this.#mappedTwice(model, startPfn, lastPfn, there, errno);
-          if (domain.mapped > 0) this.#mappedTable(model, startPfn, paPfn, domain.mapped / 4096);
-          return errno;
-        } finally {
-          log.end();
-        }
+        return log.during(
+          `map(iova ${at(startPfn)}, pa ${at(paPfn)}, size ${hexOf(size)}) in domain ${domain.id}`,
+          run,
+          () => {
+            const lastPfn = startPfn + Math.ceil(size / 4096) - 1;
+            const there = size > 0 ? model.mappings.overlap(startPfn, lastPfn) : undefined;
+            const errno = original(iovaHi, iovaLo, paHi, paLo, size, prot);
+            if (there !== undefined) mappedTwice(this.#state, model, startPfn, lastPfn, there, errno);
+            if (domain.mapped > 0) mappedTable(this.#state, this.#tables, model, startPfn, paPfn, domain.mapped / 4096);
+            return errno;
+          },
+        );
       };
       return run;
     });
@@ -96,14 +94,10 @@ export class DomainWatch {
   #watchUnmaps(model: DomainModel, domain: PagingDomain): void {
     const { log } = this.#state;
     shadow(domain, 'unmap', (original) => {
-      const run: PagingDomain['unmap'] = (iova, size, released) => {
-        log.begin(`unmap(iova ${hexOf(iova)}, size ${hexOf(size)}) in domain ${domain.id}`, run);
-        try {
-          return original(iova, size, released);
-        } finally {
-          log.end();
-        }
-      };
+      const run: PagingDomain['unmap'] = (iova, size, released) =>
+        log.during(`unmap(iova ${hexOf(iova)}, size ${hexOf(size)}) in domain ${domain.id}`, run, () =>
+          original(iova, size, released),
+        );
       return run;
     });
     shadow(domain, 'unmapWords', (original) => {
@@ -123,14 +117,10 @@ export class DomainWatch {
       return run;
     });
     shadow(domain, 'unmapGather', (original) => {
-      const run: PagingDomain['unmapGather'] = (iova, size, gather) => {
-        log.begin(`unmapGather(iova ${hexOf(iova)}, size ${hexOf(size)}) in domain ${domain.id}`, run);
-        try {
-          return original(iova, size, gather);
-        } finally {
-          log.end();
-        }
-      };
+      const run: PagingDomain['unmapGather'] = (iova, size, gather) =>
+        log.during(`unmapGather(iova ${hexOf(iova)}, size ${hexOf(size)}) in domain ${domain.id}`, run, () =>
+          original(iova, size, gather),
+        );
       return run;
     });
     shadow(domain, 'iotlbSync', (original) => {
@@ -146,14 +136,7 @@ export class DomainWatch {
       return run;
     });
     shadow(domain, 'flush', (original) => {
-      const run = (): void => {
-        log.begin(`flush() of domain ${domain.id}`, run);
-        try {
-          original();
-        } finally {
-          log.end();
-        }
-      };
+      const run = (): void => log.during(`flush() of domain ${domain.id}`, run, () => original());
       return run;
     });
   }
@@ -166,53 +149,18 @@ export class DomainWatch {
           original();
           return;
         }
-        log.begin(`free() of domain ${domain.id}`, run);
-        try {
+        log.during(`free() of domain ${domain.id}`, run, () => {
           const { length } = model.mappings.live;
           const [first] = model.mappings.live;
           original();
           model.freed = true;
           models.delete(domain);
           model.mappings.clear();
-          if (log.options.teardown === 'mappings' && first !== undefined) this.#leftMapped(model, first, length);
-          this.leaked(model);
-        } finally {
-          log.end();
-        }
+          if (log.options.teardown === 'mappings' && first !== undefined) leftMapped(log, model, first, length);
+          leftAllocated(log, this.#tables, model);
+        });
       };
       return run;
-    });
-  }
-
-  /** Whatever was allocated for a domain that has been freed must be gone. */
-  leaked(model: DomainModel): void {
-    for (const block of this.#tables.of(model)) {
-      this.#state.log.report(hex(block.pfn), {
-        kind: 'leak',
-        what:
-          `${block.table === null ? 'page' : 'table page'} ${at(block.pfn)} (${block.bytes} bytes) of domain ` +
-          `${model.domain.id} is still allocated after the domain was freed; it was allocated by operation ` +
-          `${block.allocatedBy.operation}, ${block.allocatedBy.what}`,
-        hint: `freePages(${hex(block.pfn)}) when the domain is freed`,
-        addresses: { page: addressOfPfn(block.pfn) },
-        freedBy: this.#state.log.event,
-      });
-    }
-  }
-
-  /** Mappings that outlive their domain. */
-  #leftMapped(model: DomainModel, first: Mapping, count: number): void {
-    this.#state.log.report(`mappings ${model.domain.id}`, {
-      kind: 'leak',
-      what: `domain ${model.domain.id} was freed with ${count} run(s) of pages still mapped, the first at ${at(first.startPfn)}`,
-      hint: 'unmap what was mapped before the domain is freed',
-      addresses: {
-        iova: addressOfPfn(first.startPfn),
-        last: addressOfPfn(first.lastPfn, 4095),
-        pa: addressOfPfn(first.paPfn),
-      },
-      mappedBy: first.mappedBy,
-      freedBy: this.#state.log.event,
     });
   }
 
@@ -306,7 +254,7 @@ export class DomainWatch {
         model.pending.push({ startPfn, lastPfn: last, gather: model.queues ? null : gather });
       }
       engine?.after(model);
-      if (done !== bytes) this.#unmappedOther(model, startPfn, bytes, done, hole, there);
+      if (done !== bytes) unmappedOther(state, model, startPfn, bytes, done, hole, there);
       return done;
     };
     shadow(
@@ -340,68 +288,4 @@ export class DomainWatch {
         unmapped(iovaHi, iovaLo, count * 2 ** sizeLg2, gather, () => original(iovaHi, iovaLo, sizeLg2, count, gather)),
     );
   }
-
-  #mappedTwice(model: DomainModel, startPfn: number, lastPfn: number, there: Mapping, errno: number): void {
-    const first = Math.max(startPfn, there.startPfn);
-    this.#state.log.report(`map ${startPfn}`, {
-      kind: 'misuse',
-      what:
-        `map of iova ${at(startPfn)} … ${at(lastPfn, 4095)} in domain ${model.domain.id} overlaps what is mapped at ` +
-        `${at(first)}${errno === 0 ? '' : ` (refused with errno ${errno})`}`,
-      hint: 'unmap it first, or map elsewhere',
-      addresses: {
-        iova: addressOfPfn(first),
-        mapped: addressOfPfn(there.startPfn),
-        pa: addressOfPfn(there.paPfn + first - there.startPfn),
-      },
-      mappedBy: there.mappedBy,
-    });
-  }
-
-  /** A page of the table allocator as the target of DMA: a device could write itself any mapping. */
-  #mappedTable(model: DomainModel, startPfn: number, paPfn: number, pages: number): void {
-    if (!this.#state.log.wants('misuse')) return;
-    const block = this.#tables.within(paPfn, paPfn + pages - 1);
-    if (block === undefined) return;
-    const offset = Math.max(block.pfn - paPfn, 0);
-    this.#state.log.report(`target ${block.pfn}`, {
-      kind: 'misuse',
-      what:
-        `domain ${model.domain.id} maps iova ${at(startPfn + offset)} to ${at(paPfn + offset)}, which is a page that the ` +
-        `driver keeps its tables or queues in (allocated by operation ${block.allocatedBy.operation}, ${block.allocatedBy.what})`,
-      hint: 'map memory that does not belong to the table allocator',
-      addresses: { iova: addressOfPfn(startPfn + offset), page: addressOfPfn(paPfn + offset) },
-      mappedBy: this.#state.log.event,
-    });
-  }
-
-  #unmappedOther(
-    model: DomainModel,
-    startPfn: number,
-    bytes: number,
-    done: number,
-    hole: number,
-    there: Mapping | undefined,
-  ): void {
-    const gone = hole < 0 ? undefined : model.mappings.lastGone(hole);
-    const range = `unmap of ${hexOf(bytes)} bytes at iova ${at(startPfn)} in domain ${model.domain.id}`;
-    const what =
-      done > bytes
-        ? `${range} ends in the middle of a page: ${hexOf(done)} bytes went`
-        : hole >= 0
-          ? `${range}: nothing is mapped at ${at(hole)}, ${hexOf(done)} bytes went`
-          : `${range} begins or ends in the middle of a page: ${hexOf(done)} bytes went`;
-    this.#state.log.report(`unmap ${startPfn}`, {
-      kind: 'misuse',
-      what,
-      hint: hole >= 0 ? 'unmap what is mapped, once' : 'unmap whole pages, as they were mapped',
-      addresses: { iova: addressOfPfn(startPfn), ...(hole >= 0 ? { hole: addressOfPfn(hole) } : {}) },
-      ...(there === undefined ? {} : { mappedBy: there.mappedBy }),
-      ...(gone === undefined ? {} : { unmappedBy: gone.unmappedBy }),
-    });
-  }
 }
-
-/** Whatever a caller passed, for the name of the operation: the domain itself refuses what is no number. */
-const hexOf = (value: unknown): string =>
-  typeof value === 'bigint' || (typeof value === 'number' && Number.isInteger(value)) ? hex(value) : String(value);

@@ -1,10 +1,10 @@
 /** Watches the driver: domains come and go, devices are attached and detached, and at the end everything is given back. */
-import { addressOfPfn, hex } from '@iommu-ts/bits';
+import { hex } from '@iommu-ts/bits';
 import type { CreateDomainOptions, IommuDriver } from '../driver.ts';
 import type { Domain, PagingDomain } from '../domain.ts';
 import { DomainModel } from './domain-model.ts';
 import type { DomainWatch, SyncObserver } from './domain-watch.ts';
-import { at } from './report-log.ts';
+import { leftByDriver, leftInCounter } from './leaks.ts';
 import { shadow } from './shadow.ts';
 import type { CheckState } from './state.ts';
 import type { TablePages } from './table-pages.ts';
@@ -78,19 +78,6 @@ export const watchDriver = (
     return run;
   });
 
-  /** With every block back, the allocator must count as many pages as before the driver began. */
-  const checkCounter = (): void => {
-    const now = state.pages.nrIommuPages();
-    if (tables.blocks.size > 0 || tables.othersFreed || now === pagesBefore) return;
-    log.report('counter', {
-      kind: 'leak',
-      what: `nr_iommu_pages is ${now} after the driver has released its unit, it was ${pagesBefore} before it began`,
-      hint: 'count every block once when it is allocated and once when it is freed',
-      addresses: {},
-      freedBy: log.event,
-    });
-  };
-
   let released = false;
   shadow(driver, 'release', (original) => {
     const run = (): void => {
@@ -99,19 +86,8 @@ export const watchDriver = (
         original();
         if (released) return;
         released = true;
-        for (const block of tables.blocks.values()) {
-          if (!block.ofDriver || block.leaving !== null) continue;
-          log.report(hex(block.pfn), {
-            kind: 'leak',
-            what:
-              `page ${at(block.pfn)} (${block.bytes} bytes) is still allocated after the driver has released its unit; it was ` +
-              `allocated by operation ${block.allocatedBy.operation}, ${block.allocatedBy.what}`,
-            hint: `freePages(${hex(block.pfn)}) in release()`,
-            addresses: { page: addressOfPfn(block.pfn) },
-            freedBy: log.event,
-          });
-        }
-        checkCounter();
+        leftByDriver(log, tables);
+        leftInCounter(log, tables, state.pages.nrIommuPages(), pagesBefore);
       } finally {
         log.end();
       }

@@ -11,7 +11,7 @@ export interface Mapping {
 }
 
 /** A mapping, or a part of one, that is gone. */
-export interface GoneMapping extends Mapping {
+interface GoneMapping extends Mapping {
   readonly unmappedBy: CheckEvent;
 }
 

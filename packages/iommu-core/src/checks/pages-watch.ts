@@ -15,15 +15,8 @@ export const watchPages = (pages: IommuPages, tables: TablePages, log: ReportLog
     if (!list.stale) for (const pfn of pages.listPages(list)) run(pfn);
   };
   /** Before there is a driver nothing is an operation. */
-  const during = <T>(what: string, from: (...args: never[]) => unknown, body: () => T): T => {
-    if (!tables.started) return body();
-    log.begin(what, from);
-    try {
-      return body();
-    } finally {
-      log.end();
-    }
-  };
+  const during = <T>(what: string, from: (...args: never[]) => unknown, body: () => T): T =>
+    tables.started ? log.during(what, from, body) : body();
   shadow(pages, 'allocPagesNodeSz', (original) => (nid, size, gfp) => {
     const pfn = gfp === undefined ? original(nid, size) : original(nid, size, gfp);
     if (pfn !== NO_PAGE && pages.sizeOf(pfn) < pages.cpuPageSize) tables.partAllocated(pfn, pages.sizeOf(pfn));

@@ -23,7 +23,7 @@ export const allocatedText = ({ allocatedBy }: FreedBlock): string =>
   allocatedBy === undefined ? '' : ` (it was allocated by operation ${allocatedBy.operation}, ${allocatedBy.what})`;
 
 /** What the quarantine tells its owner. */
-export interface QuarantineHooks {
+interface QuarantineHooks {
   allocated(pfn: number, bytes: number): void;
   /** A block goes back: who does it, and who had allocated it. */
   freeing(pfn: number, bytes: number): Omit<FreedBlock, 'pfn' | 'bytes'>;

@@ -51,6 +51,16 @@ export class ReportLog {
     this.depth--;
   }
 
+  /** Runs `body` as an operation; see {@link begin}. */
+  during<T>(what: string, from: (...args: never[]) => unknown, body: () => T): T {
+    this.begin(what, from);
+    try {
+      return body();
+    } finally {
+      this.end();
+    }
+  }
+
   /** The present (or last) operation. */
   get event(): CheckEvent {
     this.#event ??= {
