@@ -36,6 +36,7 @@ describe('iommu replay --sanitize', () => {
     for (const { name } of harnesses)
       expect(out).toMatch(new RegExp(`${name}: \\d+ operations under the checks, 0 report`));
     expect(out).toContain('│ IOTINVAL.VMA');
+    expect(out).toMatch(/│ attach\(\) +│ +1 │/);
     expect(out).not.toContain('mistake');
   });
 

@@ -48,6 +48,16 @@ export const sanitizerResult = (checks: Checks): SanitizerResult => {
 
 const count = (value: number): string => value.toLocaleString('en-US');
 
+const tableText = (head: string[], rows: readonly (readonly [string, ...number[]])[]): string => {
+  const table = new Table({
+    head,
+    style: { head: [], border: [], compact: true },
+    colAligns: ['left', 'right', 'right', 'right'],
+  });
+  for (const [name, ...numbers] of rows) table.push([name, ...numbers.map(count)]);
+  return table.toString();
+};
+
 /** Lines about a driver's run under the checks. */
 export const sanitizerText = (driver: string, result: SanitizerResult): string[] => {
   const lines: string[] = [];
@@ -58,15 +68,12 @@ export const sanitizerText = (driver: string, result: SanitizerResult): string[]
   lines.push(
     `${driver}: ${count(result.operations)} operations under the checks, ${count(result.total)} report(s)${lazy}`,
   );
-  const table = new Table({
-    head: ['invalidation', 'sent', 'entries\ndropped', 'of them\nstill true'],
-    style: { head: [], border: [], compact: true },
-    colAligns: ['left', 'right', 'right', 'right'],
-  });
-  for (const row of result.invalidations) {
-    table.push([row.command, count(row.sent), count(row.dropped), count(row.stillTrue)]);
+  const commands = result.invalidations.map((row) => [row.command, row.sent, row.dropped, row.stillTrue] as const);
+  const syncs = result.syncs.map((row) => [row.operation, row.calls, row.sent, row.minimum] as const);
+  if (commands.length > 0) {
+    lines.push(tableText(['invalidation', 'sent', 'entries\ndropped', 'of them\nstill true'], commands));
+    lines.push(tableText(['operation', 'calls', 'invalidations\nsent', 'calls that\nneeded one'], syncs));
   }
-  if (result.invalidations.length > 0) lines.push(table.toString());
   for (const report of result.told) lines.push(report.text);
   const more = result.total - result.told.length;
   if (more > 0) lines.push(`and ${count(more)} more`);
