@@ -71,7 +71,7 @@ export const mutations: readonly Mutation[] = [
     bug: 'detach leaves the device table entry as it was',
     scenario: scenarios.detach,
     check: 'use-after-free',
-    hint: /entry|DEVTAB/i,
+    hint: /clear the entry/,
     system: keepContextAtDetach((rig, pfn) => pfn !== rig.port.ringPfn && pfn !== rig.port.ringPfn + 1),
   },
   {
@@ -136,7 +136,7 @@ export const mutations: readonly Mutation[] = [
     bug: 'INVALIDATE_IOMMU_ALL for the unmap of a page: all devices pay',
     scenario: scenarios.neighbours,
     check: 'over-invalidation',
-    hint: /./,
+    hint: /limited to domain/,
     port: {
       command: (words) => {
         if (opcode(words) !== INVALIDATE_IOMMU_PAGES) return;

@@ -72,7 +72,7 @@ export const mutations: readonly Mutation[] = [
     bug: 'all streams are flushed for the unmap of one domain',
     scenario: scenarios.neighbours,
     check: 'over-invalidation',
-    hint: /./,
+    hint: /limited to domain/,
     port: { write32: (offset, value) => (offset === STREAM_SELECT ? (1 << STREAMS) - 1 : value) },
   },
   {
@@ -88,7 +88,7 @@ export const mutations: readonly Mutation[] = [
     bug: 'detach leaves TCR and TTBRs of the stream as they were',
     scenario: scenarios.detach,
     check: 'use-after-free',
-    hint: /./,
+    hint: /clear the entry/,
     port: { write32: (offset, value) => (offset >= TCR && offset < TTBR + 16 * STREAMS && value === 0 ? null : value) },
   },
   {

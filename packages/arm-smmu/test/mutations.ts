@@ -81,7 +81,7 @@ export const mutations: readonly Mutation[] = [
     bug: 'detach leaves the stream table entry valid',
     scenario: scenarios.detach,
     check: 'use-after-free',
-    hint: /entry|CFGI/i,
+    hint: /clear the entry/,
     system: keepContextAtDetach((rig, pfn) => pfn !== rig.port.ringPfn),
   },
   {
@@ -155,7 +155,7 @@ export const mutations: readonly Mutation[] = [
     bug: 'CMD_TLBI_NH_ALL for the unmap of a page: all ASIDs pay',
     scenario: scenarios.neighbours,
     check: 'over-invalidation',
-    hint: /./,
+    hint: /limited to domain/,
     port: {
       command: (words) => {
         if (opcode(words) !== TLBI_NH_VA) return;
@@ -169,7 +169,7 @@ export const mutations: readonly Mutation[] = [
     bug: 'a block takes the place of a table, the invalidation comes after it in place of before',
     scenario: scenarios.block,
     check: 'break-before-make',
-    hint: /invalid|TLBI|break/i,
+    hint: /write an invalid entry, .*TLBI/,
     domain: (domain) => {
       // Without it the engine leaves what it has taken out to the caller, at the end of the map.
       (domain.table as { sync: unknown }).sync = null;

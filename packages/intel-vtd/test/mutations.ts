@@ -91,7 +91,7 @@ export const mutations: readonly Mutation[] = [
     bug: 'detach leaves the context entry present',
     scenario: scenarios.detach,
     check: 'use-after-free',
-    hint: /entry|cc_inv/i,
+    hint: /clear the entry/,
     system: keepContextAtDetach((rig, pfn) => pfn !== rig.port.ringPfn),
   },
   {
@@ -163,7 +163,7 @@ export const mutations: readonly Mutation[] = [
     bug: 'a global iotlb_inv_dsc for the unmap of a page: all domains pay',
     scenario: scenarios.neighbours,
     check: 'over-invalidation',
-    hint: /./,
+    hint: /limited to domain/,
     port: { command: (words) => void (iotlb(words, PAGE) && (words[0] = (words[0]! & 0xcf) | (GLOBAL << 4))) },
   },
   {

@@ -58,7 +58,7 @@ export const mutations: readonly Mutation[] = [
     bug: 'detach leaves the device context valid in memory',
     scenario: scenarios.detach,
     check: 'use-after-free',
-    hint: /entry|context|INVAL_DDT/i,
+    hint: /clear the entry/,
     system: keepContextAtDetach((rig, pfn) => pfn !== rig.port.ringPfn),
   },
   {
@@ -137,7 +137,7 @@ export const mutations: readonly Mutation[] = [
     bug: 'IOTINVAL.VMA without PSCV: all address spaces pay for the unmap of one',
     scenario: scenarios.neighbours,
     check: 'over-invalidation',
-    hint: /./,
+    hint: /limited to domain/,
     port: {
       command: (words) => {
         if (opcode(words) !== IOTINVAL_VMA) return;

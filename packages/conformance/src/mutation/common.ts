@@ -64,7 +64,7 @@ export const commonMutations: readonly Mutation[] = [
     bug: 'the domain goes, its tables stay allocated',
     scenario: remap,
     check: 'leak',
-    hint: /free/,
+    hint: /freePages\(/,
     domain: (domain) => {
       domain.table.destroy = () => {};
     },
@@ -74,7 +74,7 @@ export const commonMutations: readonly Mutation[] = [
     bug: 'the user maps a buffer at an IOVA that another buffer is mapped at',
     scenario: remap,
     check: 'misuse',
-    hint: /unmap/,
+    hint: /unmap it first/,
     domain: (domain) => {
       const map = domain.map.bind(domain);
       domain.map = (iova, pa, size, prot) => {
@@ -92,7 +92,7 @@ export const commonMutations: readonly Mutation[] = [
     bug: 'the user unmaps a buffer a second time',
     scenario: remap,
     check: 'misuse',
-    hint: /./,
+    hint: /unmap what is mapped, once/,
     domain: (domain) => {
       const unmap = domain.unmap.bind(domain);
       domain.unmap = (iova, size, released) => {
@@ -107,7 +107,7 @@ export const commonMutations: readonly Mutation[] = [
     bug: 'the pages of a buffer go back to the operating system before they are unmapped',
     scenario: remap,
     check: 'misuse',
-    hint: /unmap/,
+    hint: /unmap iova .* before the page is freed/,
     system: (rig) => {
       rig.giveBack = (domain, iova, size, pa) => {
         rig.checks.dataFreed(pa, Number(size));
@@ -162,7 +162,7 @@ export const tableMutations: readonly Mutation[] = [
     bug: 'the invalidation is sent, the free list is initialised again without being put',
     scenario: tables,
     check: 'leak',
-    hint: /free|put/i,
+    hint: /freePages\(/,
     domain: aroundSync((sync, gather) => {
       sync();
       gather.freelist.init();
