@@ -5,6 +5,8 @@ import type { PageSource } from './page-source.ts';
 export interface FailurePlan {
   /** This allocation fails, and no other (Linux: `fail-nth`); from 1. */
   readonly nth?: number;
+  /** This allocation fails, and all after it; from 1. */
+  readonly from?: number;
   /** Every so manieth allocation fails. */
   readonly every?: number;
   /** An allocation that would take more than this in sum fails; what is freed counts back. Bytes. */
@@ -30,6 +32,7 @@ export class FailingSource implements PageSource {
   readonly ranges?: NonNullable<PageSource['ranges']>;
   readonly #inner: PageSource;
   #nth = 0;
+  #from = Infinity;
   #every = 0;
   #budget = Infinity;
   #taken = 0;
@@ -43,10 +46,11 @@ export class FailingSource implements PageSource {
     this.plan(plan);
   }
 
-  /** Begins to count anew. @throws IommuError `EINVAL` when a number is not a whole one, or `nth` or `every` not positive. */
-  plan({ nth, every, budget }: FailurePlan): void {
+  /** Begins to count anew. @throws IommuError `EINVAL` when a number is not a whole one, or one but `budget` not positive. */
+  plan({ nth, from, every, budget }: FailurePlan): void {
     for (const [name, value, least] of [
       ['nth', nth, 1],
+      ['from', from, 1],
       ['every', every, 1],
       ['budget', budget, 0],
     ] as const) {
@@ -55,6 +59,7 @@ export class FailingSource implements PageSource {
       }
     }
     this.#nth = nth ?? 0;
+    this.#from = from ?? Infinity;
     this.#every = every ?? 0;
     this.#budget = budget ?? Infinity;
     this.#taken = 0;
@@ -76,6 +81,7 @@ export class FailingSource implements PageSource {
     const number = ++this.#allocations;
     if (
       number === this.#nth ||
+      number >= this.#from ||
       (this.#every !== 0 && number % this.#every === 0) ||
       this.#taken + size > this.#budget
     ) {

@@ -25,6 +25,14 @@ describe('fails', () => {
     expect(outcomes(3, () => pages.allocPagesSz(0x1000))).toBe('x..');
   });
 
+  test('from the n-th on', () => {
+    const { pages, failing } = make({ from: 3 });
+    expect(outcomes(6, () => pages.allocPagesSz(0x1000))).toBe('..xxxx');
+    expect(failing.failures).toBe(4);
+    failing.plan({});
+    expect(outcomes(2, () => pages.allocPagesSz(0x1000))).toBe('..');
+  });
+
   test('every k-th', () => {
     const { pages, failing } = make({ every: 3 });
     expect(outcomes(8, () => pages.allocPagesSz(0x1000))).toBe('..x..x..');
@@ -62,7 +70,7 @@ test('it is a source like the one behind it', () => {
 });
 
 test('refusals', () => {
-  for (const plan of [{ nth: 0 }, { nth: 1.5 }, { every: 0 }, { budget: -1 }, { budget: Number.NaN }]) {
+  for (const plan of [{ nth: 0 }, { nth: 1.5 }, { from: 0 }, { every: 0 }, { budget: -1 }, { budget: Number.NaN }]) {
     expect(
       codeOf(() => make(plan)),
       JSON.stringify(plan),

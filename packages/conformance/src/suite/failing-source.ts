@@ -1,5 +1,6 @@
 /** Memory that runs out when a case says so: for the error paths of drivers and engines. */
-import type { IommuPages, PageSource } from '@iommu-ts/iommu-pages';
+import { FailingSource } from '@iommu-ts/iommu-pages';
+import type { IommuPages } from '@iommu-ts/iommu-pages';
 
 /** How an armed source fails: one allocation, and the next succeeds, or all from there on. */
 export type FailureMode = 'once' | 'from-then-on';
@@ -8,55 +9,33 @@ export const FAILURE_MODES: readonly FailureMode[] = ['once', 'from-then-on'];
 /** Operations make a few tens of tables at most; a case that still fails then would never end. */
 const MOST = 2000;
 
-/** A layer over a page source whose n-th allocation fails. Disarmed it only passes through. */
-export class ArmedSource implements PageSource {
-  readonly #inner: PageSource;
-  #left = 0;
-  #mode: FailureMode = 'once';
-  #armed = false;
-  /** Allocations refused since {@link arm}. */
+/** The allocator's source, made to fail while armed. */
+export class ArmedSource {
+  readonly #source: FailingSource;
+  /** Allocations refused between {@link arm} and {@link disarm}. */
   refused = 0;
 
-  private constructor(inner: PageSource) {
-    this.#inner = inner;
+  private constructor(source: FailingSource) {
+    this.#source = source;
   }
 
-  /** Puts an armed source between `pages` and its source. */
+  /** Puts a source that can fail between `pages` and its source. */
   static under(pages: IommuPages): ArmedSource {
-    let armed: ArmedSource | null = null;
-    pages.wrapSource((inner) => (armed = new ArmedSource(inner)));
-    return armed!;
+    let source: FailingSource | null = null;
+    pages.wrapSource((inner) => (source = new FailingSource(inner)));
+    return new ArmedSource(source!);
   }
 
   /** The `n`-th allocation from now on fails (1: the next). */
   arm(n: number, mode: FailureMode): void {
-    this.#left = n;
-    this.#mode = mode;
-    this.#armed = true;
+    this.#source.plan(mode === 'once' ? { nth: n } : { from: n });
     this.refused = 0;
   }
 
+  /** From now on nothing fails. */
   disarm(): void {
-    this.#armed = false;
-  }
-
-  alloc(node: number, size: number): number {
-    if (this.#armed) {
-      this.#left--;
-      if (this.#left === 0 || (this.#left < 0 && this.#mode === 'from-then-on')) {
-        this.refused++;
-        return -1;
-      }
-    }
-    return this.#inner.alloc(node, size);
-  }
-
-  free(pfn: number, size: number): void {
-    this.#inner.free(pfn, size);
-  }
-
-  nodeOf(pfn: number): number {
-    return this.#inner.nodeOf(pfn);
+    this.refused = this.#source.failures;
+    this.#source.plan({});
   }
 }
 

@@ -328,6 +328,7 @@ export const failureCases: readonly DriverCase[] = [
           expect(domain.unmap(range.iova, range.size), scenario.name).toBe(range.size);
           rig.refused(DEVICE, range.iova);
           source.disarm();
+          expect(source.refused, `${scenario.name}: allocations by an unmap`).toBe(0);
         }
         return range;
       });
@@ -358,6 +359,7 @@ export const failureCases: readonly DriverCase[] = [
       domain.free();
       lazy.free();
       rig.driver.release();
+      source.disarm();
       expect(source.refused, 'allocations asked for').toBe(0);
       expect(pages.allocations, 'allocations made').toBe(allocations);
       expect(pages.nrIommuPages()).toBe(0);
