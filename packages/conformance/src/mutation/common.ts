@@ -115,9 +115,55 @@ export const commonMutations: readonly Mutation[] = [
       };
     },
   },
+  {
+    name: 'tables-given-to-device',
+    bug: 'the user maps memory for DMA in which the driver keeps its tables',
+    scenario: remap,
+    check: 'misuse',
+    hint: /does not belong to the table allocator/,
+    domain: (domain) => {
+      const map = domain.map.bind(domain);
+      domain.map = (iova, _pa, size, prot) => map(iova, domain.table.root, size, prot);
+    },
+  },
+  {
+    name: 'domain-never-freed',
+    bug: 'the user takes its devices out and forgets the domain',
+    scenario: remap,
+    check: 'leak',
+    hint: /free\(\) the domain/,
+    domain: (domain) => {
+      domain.free = () => {};
+    },
+  },
 ];
 
-/** For drivers whose formats let tables go before the domain does (all but DART). */
+/** The driver goes, and something that it allocated for itself stays. */
+const keepOnePage = (rig: MutationRig): void => {
+  const { pages } = rig.system;
+  const release = rig.driver.release.bind(rig.driver);
+  rig.driver.release = () => {
+    const free = pages.freePages;
+    let kept = false;
+    pages.freePages = (pfn) => {
+      if (kept) free.call(pages, pfn);
+      kept = true;
+    };
+    try {
+      release();
+    } finally {
+      pages.freePages = free;
+    }
+  };
+};
+
+const putNow = (rig: MutationRig, gather: GatherRecord): void => {
+  if (gather.freelist.empty) return;
+  rig.system.pages.putPagesList(gather.freelist);
+  gather.freelist.init();
+};
+
+/** For drivers with structures in memory, whose formats let tables go before the domain does (all but DART). */
 export const tableMutations: readonly Mutation[] = [
   {
     name: 'tables-freed-before-sync',
@@ -158,6 +204,29 @@ export const tableMutations: readonly Mutation[] = [
     domain: silentSync,
   },
   {
+    name: 'table-written-after-free',
+    bug: 'the driver clears an entry of a table that it has freed already',
+    scenario: tables,
+    check: 'use-after-free',
+    hint: /write to the page before it is freed/,
+    domain: aroundSync((sync, gather, rig) => {
+      const { memory, pages } = rig.system;
+      const [first] = pages.listPages(gather.freelist);
+      sync();
+      if (first === undefined) return;
+      putNow(rig, gather);
+      memory.writeU64(BigInt(first) << 12n, 0n);
+    }),
+  },
+  {
+    name: 'structures-kept-at-release',
+    bug: 'the driver is released and keeps a page of its structures or queues',
+    scenario: remap,
+    check: 'leak',
+    hint: /freePages\(/,
+    system: keepOnePage,
+  },
+  {
     name: 'free-list-lost',
     bug: 'the invalidation is sent, the free list is initialised again without being put',
     scenario: tables,
@@ -169,12 +238,6 @@ export const tableMutations: readonly Mutation[] = [
     }),
   },
 ];
-
-const putNow = (rig: MutationRig, gather: GatherRecord): void => {
-  if (gather.freelist.empty) return;
-  rig.system.pages.putPagesList(gather.freelist);
-  gather.freelist.init();
-};
 
 /** For drivers that invalidate by range and only what was unmapped: DART flushes whole streams, and after maps too. */
 export const rangeMutations: readonly Mutation[] = [

@@ -59,7 +59,6 @@ export class MutationRig extends Rig {
     for (const requester of this.#attached) this.driver.detach(requester);
     for (const domain of this.#domains) domain.free();
     this.driver.release();
-    this.checks.finish();
   }
 
   get reports(): readonly CheckReport[] {

@@ -23,12 +23,14 @@ const hintOf = (rig: MutationRig, { hint }: Mutation): ((text: string) => boolea
 export const seed = (target: MutationTarget, mutation: Mutation): MutationOutcome => {
   const without = MutationRig.without(target, mutation);
   mutation.scenario.run(without);
+  without.checks.finish();
   const rig = MutationRig.with(target, mutation);
   try {
     mutation.scenario.run(rig);
   } catch {
     // A driver with a bug in it may come to grief; what the checks said before counts.
   }
+  rig.checks.finish();
   const matches = hintOf(rig, mutation);
   const report = rig.reports.find(({ kind, hint }) => kind === mutation.check && matches(hint)) ?? null;
   const struck = mutation.port === undefined || rig.port.struck > 0;
