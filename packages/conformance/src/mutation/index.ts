@@ -18,6 +18,6 @@ export { FaultyPort } from './faulty-port.ts';
 export type { PortFault, PortLayout, RingLayout } from './faulty-port.ts';
 export { MutationRig } from './rig.ts';
 export * as scenarios from './scenarios.ts';
-export { mutationConformance, mutationTable, seed } from './suite.ts';
+export { mutationConformance, seed } from './suite.ts';
 export type { MutationOutcome } from './suite.ts';
 export type { Mutation, MutationTarget, Scenario } from './types.ts';

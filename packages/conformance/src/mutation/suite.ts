@@ -41,7 +41,7 @@ const lines = (reports: readonly CheckReport[]): string[] =>
   reports.map(({ kind, what, hint }) => `${kind}: ${what} [${hint}]`);
 
 /** The corpus of a driver as a Markdown table, from what the checks really said. */
-export const mutationTable = (title: string, outcomes: readonly MutationOutcome[]): string => {
+const mutationTable = (title: string, outcomes: readonly MutationOutcome[]): string => {
   const rows = outcomes.map(({ mutation, report }) => [
     `\`${mutation.name}\``,
     mutation.bug,

@@ -4,7 +4,7 @@ import type { IommuPages } from '@iommu-ts/iommu-pages';
 
 /** How an armed source fails: one allocation, and the next succeeds, or all from there on. */
 export type FailureMode = 'once' | 'from-then-on';
-export const FAILURE_MODES: readonly FailureMode[] = ['once', 'from-then-on'];
+const FAILURE_MODES: readonly FailureMode[] = ['once', 'from-then-on'];
 
 /** Operations make a few tens of tables at most; a case that still fails then would never end. */
 const MOST = 2000;
