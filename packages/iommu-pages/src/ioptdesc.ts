@@ -1,7 +1,5 @@
-import { DESC, NO_DESC } from './descriptors/store.ts';
+import { NO_DESC } from './descriptors/store.ts';
 import type { DescriptorStore, DescriptorUsage } from './descriptors/store.ts';
-
-export { DESC, NO_DESC };
 
 const LEAF_PFNS = 512;
 

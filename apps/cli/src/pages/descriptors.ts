@@ -36,7 +36,7 @@ type Layout = (typeof LAYOUTS)[number];
  */
 const tableBlocks = (ram: number): number => ram / (2 * MIB);
 
-export interface LayoutCost {
+interface LayoutCost {
   /** The memory map, for all of the RAM. */
   readonly memmapBytes: number;
   readonly percentOfRam: number;
@@ -119,7 +119,7 @@ export const costRows = (measureOne: typeof measure = measure): { rows: CostRow[
 };
 
 /** The structures with their sizes, with and without memory control groups. */
-export const SIZES = [
+const SIZES = [
   { name: 'overlay: struct page, one a page frame', memcg: STRUCT_PAGE.bytes, noMemcg: STRUCT_PAGE_NO_MEMCG.bytes },
   { name: 'overlay: struct ioptdesc in it', memcg: IOPTDESC_OVERLAY.bytes, noMemcg: IOPTDESC_OVERLAY_NO_MEMCG.bytes },
   { name: 'memdesc: word, one a page frame', memcg: MEMDESC.bytes, noMemcg: MEMDESC.bytes },

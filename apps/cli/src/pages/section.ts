@@ -1,13 +1,13 @@
 /** `iommu pages report` is made of sections: each with tables, plots, and the same as data. */
 import type { PageDocument } from '../html.ts';
 
-export interface SectionTable {
+interface SectionTable {
   readonly title: string;
   readonly head: readonly string[];
   readonly rows: readonly (readonly string[])[];
 }
 
-export interface SectionPlot {
+interface SectionPlot {
   readonly title: string;
   readonly words: string;
   /** SVG. */

@@ -41,13 +41,13 @@ const CASES: readonly Case[] = [
   },
 ];
 
-export interface TimingRow {
+interface TimingRow {
   readonly what: string;
   /** Median nanoseconds a block, by layout. */
   readonly ns: Readonly<Record<DescriptorLayout, number>>;
 }
 
-export const timingRows = (): TimingRow[] => {
+const timingRows = (): TimingRow[] => {
   const allocators = LAYOUTS.map((layout) => {
     const memory = new PhysicalMemory([RAM, DESCRIPTORS].map((range) => ({ ...range, kind: 'flat' })));
     const source = new BuddySource(memory, [RAM]);
