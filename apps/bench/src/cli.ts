@@ -53,6 +53,9 @@ export const driverList = (text: string): string[] => {
 /** Progress: on stderr, so that stdout has the tables only. */
 const say = (text: string): void => void process.stderr.write(`${text}\n`);
 
+/** Memory for one of two allocators that are compared. */
+const quarter = (): PhysicalMemory => new PhysicalMemory([{ base: 0n, size: BigInt(256 * MIB), kind: 'flat' }]);
+
 const run = async (options: Options, main: string): Promise<void> => {
   const scale = options.quick ? QUICK : FULL;
   const rounds = options.rounds ?? (options.quick ? 5 : 15);
@@ -110,10 +113,9 @@ const run = async (options: Options, main: string): Promise<void> => {
       if (wanted(`ratio/${harness.name}/${variant.name}/scale`)) keep(scaleRatios(memory, variant, scale, rounds));
       if (wanted(`ratio/${harness.name}/iotlb`)) keep([iotlbRatio(harness, scale, rounds)]);
     }
-    const two = () => [1, 2].map(() => new PhysicalMemory([{ base: 0n, size: BigInt(256 * MIB), kind: 'flat' }]));
     for (const layout of LAYOUTS) {
       if (wanted(`ratio/iommu-pages/${layout}/fill`)) {
-        keep([fillRatio(two() as [PhysicalMemory, PhysicalMemory], layout, scale, rounds)]);
+        keep([fillRatio([quarter(), quarter()], layout, scale, rounds)]);
       }
     }
     const drivers = options.driver.filter((name) => wanted(`ratio/${name}/one-or-all`));

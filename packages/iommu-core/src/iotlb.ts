@@ -1,3 +1,4 @@
+import { CHECKS } from '@iommu-ts/bits';
 import type { IotlbListener } from './checks/types.ts';
 
 /**
@@ -169,7 +170,7 @@ export class Iotlb {
     perm: number,
     extra: number,
   ): void {
-    if (this.mode === 'none' || this.#suspended) return;
+    if (this.mode === 'none' || (CHECKS && this.#suspended)) return;
     const tagLo = tag | 0;
     const tagHi = tag === tagLo ? 0 : (tag / TWO_32) | 0;
     const maskHi = maskHiOf(sizeLg2);
@@ -193,7 +194,7 @@ export class Iotlb {
     entries[at + 6] = perm;
     entries[at + 7] = extra;
     this.#touch(at);
-    if (this.listener !== null) this.listener.filled(tag, this.#pfnOf(at), sizeLg2);
+    if (CHECKS && this.listener !== null) this.listener.filled(tag, this.#pfnOf(at), sizeLg2);
   }
 
   /** Until {@link resume} nothing is found and nothing is kept; for probes that must not leave a trace. */
@@ -245,7 +246,7 @@ export class Iotlb {
   invalidateAll(): number {
     const dropped = this.#live;
     if (dropped > 0) {
-      if (this.listener !== null) {
+      if (CHECKS && this.listener !== null) {
         for (let at = 0; at < this.#entries.length; at += WORDS) if (this.#entries[at] !== 0) this.#tell(at);
       }
       this.#entries.fill(0);
@@ -343,7 +344,7 @@ export class Iotlb {
 
   #drop(at: number): void {
     const sizeLg2 = this.#entries[at]! & SIZE;
-    if (this.listener !== null) this.#tell(at);
+    if (CHECKS && this.listener !== null) this.#tell(at);
     this.#entries[at] = 0;
     this.#live--;
     if (this.#last === at) this.#last = -1;

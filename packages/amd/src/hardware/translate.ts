@@ -7,7 +7,7 @@
  * IOTLB of mode `'retain'` none of them goes but by a command, and page directory entries are cached as well, under the
  * DomainID; the walk has one stage, so that is all there is.
  */
-import { fieldOfWord, maskHi, maskLo, maskWord, pfnOfWords } from '@iommu-ts/bits';
+import { CHECKS, fieldOfWord, maskHi, maskLo, maskWord, pfnOfWords } from '@iommu-ts/bits';
 import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
 import { ACCESS, Iotlb, LAYER, NO_PASID, TRANSLATE_OK, WalkCache } from '@iommu-ts/iommu-core';
 import type { HardwareStats } from '@iommu-ts/iommu-core';
@@ -151,7 +151,7 @@ export class TranslationUnit {
     this.#stats = stats;
     this.#options = options;
     this.#cacheDtes = options.cacheDtes;
-    this.#retains = iotlb.mode === 'retain';
+    this.#retains = CHECKS && iotlb.mode === 'retain';
     this.#probed = options.probes ?? null;
     this.#walkCache = this.#retains ? new WalkCache() : null;
     this.#kept = this.#retains && options.cacheDtes ? new Map() : null;
@@ -199,12 +199,13 @@ export class TranslationUnit {
     const pages = 2 ** (lg2 - 12);
     const start = Math.floor(pfnOfWords(addressHi, addressLo) / pages) * pages;
     this.#iotlb.invalidateRange(domain, start, start + pages - 1);
-    if (directories && this.#walkCache !== null) dropDirectories(this.#walkCache, domain, start, start + pages - 1);
+    if (CHECKS && directories && this.#walkCache !== null)
+      dropDirectories(this.#walkCache, domain, start, start + pages - 1);
   }
 
   invalidateDomain(domain: number, directories: boolean): void {
     this.#iotlb.invalidateTag(domain);
-    if (directories && this.#walkCache !== null) dropDirectories(this.#walkCache, domain, 0, Infinity);
+    if (CHECKS && directories && this.#walkCache !== null) dropDirectories(this.#walkCache, domain, 0, Infinity);
   }
 
   invalidateAll(): void {
@@ -392,7 +393,7 @@ export class TranslationUnit {
     let pfn = this.#rootPfn[slot]!;
     let perm = 3;
     stats.walks++;
-    const cache = this.#walkCache;
+    const cache = CHECKS ? this.#walkCache : null;
     if (cache !== null && cache.find(this.#domain[slot]!, iovaHi, iovaLo, 1, level - 1, spanOf)) {
       level = cache.level;
       pfn = pfnOfWords(cache.hi, cache.lo);

@@ -4,7 +4,7 @@
  *
  * Index bits of the IOVA, lowest level first: 24:14, 35:25, 46:36 with 16 KiB pages; 20:12, 29:21 with 4 KiB.
  */
-import { hiOfPfn, loOfPfn, maskHi, maskLo, pfnOfWords } from '@iommu-ts/bits';
+import { CHECKS, hiOfPfn, loOfPfn, maskHi, maskLo, pfnOfWords } from '@iommu-ts/bits';
 import { ACCESS } from '@iommu-ts/iommu-core';
 import type { WalkCache } from '@iommu-ts/iommu-core';
 import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
@@ -76,7 +76,7 @@ export class PageWalker {
    * @returns a {@link REASON}: OK, or why there is no leaf
    */
   walk(rootPfn: number, levels: number, iovaHi: number, iovaLo: number, sid: number): number {
-    if (this.tables !== null) return this.#walkFrom(this.tables, rootPfn, levels, iovaHi, iovaLo, sid);
+    if (CHECKS && this.tables !== null) return this.#walkFrom(this.tables, rootPfn, levels, iovaHi, iovaLo, sid);
     const big = this.#big;
     let table = rootPfn;
     if (levels === 3) {

@@ -9,7 +9,7 @@
  * - TCR, TTBR and enables take effect at once; cached translations are dropped by flush commands only. (With an IOTLB of mode
  *   `'retain'` a TTBR may be used until a flush: see `retained.ts`.)
  */
-import { encode, hex, maskLo, pfnOfWords } from '@iommu-ts/bits';
+import { CHECKS, encode, hex, maskLo, pfnOfWords } from '@iommu-ts/bits';
 import { ACCESS, Iotlb, LAYER, NO_PASID, RegisterFile, TRANSLATE_OK } from '@iommu-ts/iommu-core';
 import type {
   HardwareStats,
@@ -271,7 +271,7 @@ export class AppleDart implements IommuHardware {
   ): number {
     const root = this.#rootOf(sid, mode, iovaHi, iovaLo);
     if (root < 0) return this.#fault(REASON.NO_TTBR, sid, iovaHi, iovaLo, access);
-    const retained = this.#retained;
+    const retained = CHECKS ? this.#retained : null;
     if (retained !== null && (this.#layers & LAYER.LEAF) !== 0) {
       const absent = retained.absent(sid, this.#pagePfn(iovaHi, iovaLo));
       if (absent >= 0) return this.#fault(absent, sid, iovaHi, iovaLo, access);
@@ -319,7 +319,8 @@ export class AppleDart implements IommuHardware {
     if ((iovaHi & (mode === MODE.THREE_LEVELS ? this.#wideThree : this.#wideTwo)) !== 0) return -1;
     const quarter = this.#subShift === 0 ? iovaLo >>> 30 : (iovaHi >>> 4) & 3;
     const ttbr = this.#t8110 ? sid : 4 * sid + quarter;
-    if (this.#retained !== null && (this.#layers & LAYER.CONTEXT) !== 0) return this.#keptRoot(this.#retained, ttbr);
+    if (CHECKS && this.#retained !== null && (this.#layers & LAYER.CONTEXT) !== 0)
+      return this.#keptRoot(this.#retained, ttbr);
     return this.#streams.rootPfn[ttbr]!;
   }
 

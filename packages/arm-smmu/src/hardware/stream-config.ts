@@ -2,7 +2,7 @@
  * Structure walk of an SMMUv3 (IHI 0070, 3.3, 5.1-5.4): StreamID to STE, SubstreamID to CD, and what they say, decoded into
  * plain numbers that the table walk reads.
  */
-import { fieldOfWord, maskHi, maskLo } from '@iommu-ts/bits';
+import { CHECKS, fieldOfWord, maskHi, maskLo } from '@iommu-ts/bits';
 import type { Field } from '@iommu-ts/bits';
 import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
 import { EVENT } from '../faults.ts';
@@ -203,7 +203,7 @@ export class StructureWalker {
     let lo = registers[REG.STRTAB_BASE / 4]! & STRTAB_LO;
     // Shifts, not powers: a power with a variable exponent is a call into the maths library.
     if (sid < 0 || sid > 0xffff_ffff || (log2 < 32 && sid >>> log2 !== 0)) return this.#badStreamId();
-    const retained = this.#retained;
+    const retained = CHECKS ? this.#retained : null;
     if (retained !== null && retained.structure(STRUCTURE.STE, sid, 0, this.#ste)) return 0;
     if (!this.#capabilities.twoLevel || fieldOfWord(cfg, STRTAB_BASE_CFG.FMT) !== 1) {
       return this.#indexed(hi, lo, log2 + 6, sid, 64) && this.#read(this.#ste, 16) ? 0 : EVENT.F_STE_FETCH;
@@ -307,11 +307,11 @@ export class StructureWalker {
   }
 
   #keepSte(config: StreamConfig): void {
-    if (this.#retained !== null) this.#retained.keep(STRUCTURE.STE, config.sid, 0, 0, this.#ste);
+    if (CHECKS && this.#retained !== null) this.#retained.keep(STRUCTURE.STE, config.sid, 0, 0, this.#ste);
   }
 
   #keepCd(config: StreamConfig): void {
-    if (this.#retained !== null) {
+    if (CHECKS && this.#retained !== null) {
       this.#retained.keep(STRUCTURE.CD, config.sid, Math.max(config.pasid, 0), 0, this.#cd);
     }
   }
@@ -347,7 +347,7 @@ export class StructureWalker {
     const ste = this.#ste;
     const { cdMax, fmt } = config;
     const ssid = Math.max(config.pasid, 0);
-    const retained = this.#retained;
+    const retained = CHECKS ? this.#retained : null;
     if (retained !== null && retained.structure(STRUCTURE.CD, config.sid, ssid, this.#cd)) return 0;
     let hi = ste[1]! & CONTEXT_PTR_HI;
     let lo = ste[0]! & CONTEXT_PTR_LO;

@@ -3,6 +3,7 @@
  * D8). Bytes are read with masks of the descriptor formats; faults are noted with the fields their record needs.
  * Table descriptors are read at every walk, but for the adversarial device: there a walk begins where {@link Retained} lets it.
  */
+import { CHECKS } from '@iommu-ts/bits';
 import { LAYER } from '@iommu-ts/iommu-core';
 import type { HardwareStats } from '@iommu-ts/iommu-core';
 import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
@@ -125,7 +126,7 @@ export class TableWalker {
     let tableLo = base.baseLo;
     // What the table descriptors took away (APTable, XNTable), as the bits of the high word.
     let limits = 0;
-    const retained = this.#retained;
+    const retained = CHECKS ? this.#retained : null;
     if (retained !== null && retained.findTable(config.tag, base, hi, lo)) {
       level = 3 - retained.walk.level;
       shift = base.granuleLg2 + (3 - level) * stride;
@@ -231,7 +232,7 @@ export class TableWalker {
 
   /** Stage 2 of nested translation: the adversarial device keeps its leaves as well, beside the combined entries. */
   #behindStage1(config: StreamConfig, hi: number, lo: number, cls: number, need: number): number {
-    const retained = this.#retained;
+    const retained = CHECKS ? this.#retained : null;
     if (retained === null) return this.#stage2(config, hi, lo, cls, need);
     const { iotlb } = retained;
     if ((retained.layers & LAYER.LEAF) !== 0 && iotlb.peek(config.s2Tag, hi, lo)) {
@@ -260,7 +261,7 @@ export class TableWalker {
     let bits = base.startBits;
     let tableHi = base.baseHi;
     let tableLo = base.baseLo;
-    const retained = this.#retained;
+    const retained = CHECKS ? this.#retained : null;
     if (retained !== null && retained.findTable(config.s2Tag, base, hi, lo)) {
       level = 3 - retained.walk.level;
       shift = base.granuleLg2 + (3 - level) * stride;

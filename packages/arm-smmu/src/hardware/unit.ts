@@ -2,7 +2,7 @@
  * An SMMUv3 behind its registers (Arm IHI 0070, non-secure programming interface): what a device's transaction meets from
  * StreamID to physical address or event record.
  */
-import { maskLo } from '@iommu-ts/bits';
+import { CHECKS, maskLo } from '@iommu-ts/bits';
 import { ACCESS, Iotlb, LAYER, RegisterFile, TRANSLATE_OK } from '@iommu-ts/iommu-core';
 import type {
   HardwareStats,
@@ -258,7 +258,7 @@ export class SmmuV3 implements IommuHardware {
     }
     // A miss, or a cached entry that does not permit the access: the walk gives the translation or the fault.
     const walker = this.#walker;
-    const retained = this.#retained;
+    const retained = CHECKS ? this.#retained : null;
     if (retained !== null && (hit || retained.findGlobal(config.tag, hi, lo))) {
       if ((iotlb.perm & need) === need) {
         this.outHi = iotlb.outHi;
@@ -293,7 +293,7 @@ export class SmmuV3 implements IommuHardware {
   probe(requester: number, pasid: number, iovaHi: number, iovaLo: number, access: number, layers: number): number {
     if ((this.#words[REG.CR0 / 4]! & SMMUEN) === 0) return this.#disabled(iovaHi | 0, iovaLo | 0);
     const stats = { ...this.stats };
-    const retained = this.#retained;
+    const retained = CHECKS ? this.#retained : null;
     if (retained !== null) {
       retained.probing = true;
       retained.layers = layers;
@@ -332,7 +332,7 @@ export class SmmuV3 implements IommuHardware {
     if (translatesS1) hi = withoutTopByte(config, hi);
     const need = this.#need(config, access);
     const iotlb = this.iotlb;
-    const retained = this.#retained;
+    const retained = CHECKS ? this.#retained : null;
     if ((layers & LAYER.LEAF) !== 0 && (iotlb.peek(config.tag, hi, lo) || retained?.findGlobal(config.tag, hi, lo))) {
       if ((iotlb.perm & need) === need) {
         this.outHi = iotlb.outHi;
@@ -538,6 +538,6 @@ export class SmmuV3 implements IommuHardware {
 
   /** The adversarial device leaves commands alone until software reads a register. */
   #runCommands(): void {
-    if (this.#retained === null) this.#commands.run();
+    if (!CHECKS || this.#retained === null) this.#commands.run();
   }
 }

@@ -7,7 +7,7 @@
  * translations are in the IOTLB like all others. First-stage
  * translations are tagged with domain-id and PASID, second-stage ones with the domain-id. Nested translation is not built.
  */
-import { fieldOfWord, maskHi, maskLo, maskWord } from '@iommu-ts/bits';
+import { CHECKS, fieldOfWord, maskHi, maskLo, maskWord } from '@iommu-ts/bits';
 import { ACCESS, TRANSLATE_OK } from '@iommu-ts/iommu-core';
 import type { HardwareStats, Iotlb } from '@iommu-ts/iommu-core';
 import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
@@ -127,7 +127,7 @@ export class ScalableMode {
     const stats = this.stats;
     // A unit without scalable mode has no other mode than legacy; abort mode and 2 nobody has (7.1, RTA conditions).
     if (owner.mode !== TTM.SCALABLE || !this.caps.scalable) return FAULT.RTA_1;
-    const kept = owner.retained;
+    const kept = CHECKS ? owner.retained : null;
     const context = kept === null ? undefined : kept.context(sid, false);
     let view: Int32Array;
     let at = 0;
@@ -279,7 +279,7 @@ export class ScalableMode {
     let executable = true;
     let level = levels;
     stats.walks++;
-    const kept = owner.retained;
+    const kept = CHECKS ? owner.retained : null;
     const tag = owner.slotTag[slot]!;
     if (kept !== null && kept.find(tag, hi, lo, levels)) {
       level = kept.level;
@@ -347,7 +347,7 @@ export class ScalableMode {
     write: boolean,
   ): void {
     const memory = this.memory;
-    const kept = this.owner.retained;
+    const kept = CHECKS ? this.owner.retained : null;
     let pfn = top;
     let extra = allowed;
     for (let level = topLevel; level >= leafLevel; level--) {

@@ -8,7 +8,7 @@
  * `retain` everything that the architecture lets a unit keep, see {@link Retained}. Both stages have their paging-structure
  * caches; nested translation, where they would meet, is not built.
  */
-import { maskHi, maskLo } from '@iommu-ts/bits';
+import { CHECKS, maskHi, maskLo } from '@iommu-ts/bits';
 import { ACCESS, Iotlb, LAYER, NO_PASID, TRANSLATE_OK } from '@iommu-ts/iommu-core';
 import type { HardwareStats } from '@iommu-ts/iommu-core';
 import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
@@ -255,7 +255,7 @@ export class Remapper {
   private loadContext(sid: number, slot: number): number {
     if (this.mode !== TTM.LEGACY) return this.scalable.loadContext(sid, slot);
     const memory = this.memory;
-    const kept = this.retained;
+    const kept = CHECKS ? this.retained : null;
     const absent = kept === null ? 0 : kept.absentContext(sid);
     if (absent !== 0) {
       this.faultDisabled = absent > 255;
@@ -344,7 +344,7 @@ export class Remapper {
     let perm = READ_WRITE;
     let level = levels;
     stats.walks++;
-    const kept = this.retained;
+    const kept = CHECKS ? this.retained : null;
     if (kept !== null) {
       if (kept.isAbsent(tag, hi, lo, levels)) return denied;
       if (kept.find(tag, hi, lo, levels)) {

@@ -93,6 +93,23 @@ export class Checks {
     return this.#translator?.lazyUses ?? 0;
   }
 
+  /**
+   * Runs `body`, which does on purpose what `kind` is about (a test of misuse, a workload that cuts mappings): findings of
+   * that kind are counted, not kept.
+   * @returns how many there were.
+   */
+  onPurpose(kind: CheckKind, body: () => void): number {
+    const outer = this.#log.onPurpose.get(kind);
+    this.#log.onPurpose.set(kind, 0);
+    try {
+      body();
+      return this.#log.onPurpose.get(kind)!;
+    } finally {
+      if (outer === undefined) this.#log.onPurpose.delete(kind);
+      else this.#log.onPurpose.set(kind, outer);
+    }
+  }
+
   /** Begins to watch: the bus, every domain of the driver, the device's invalidations. */
   watch(hardware: IommuHardware, driver: IommuDriver, bus: Bus): void {
     this.#state.hardware = hardware;

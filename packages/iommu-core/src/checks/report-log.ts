@@ -25,6 +25,8 @@ export class ReportLog {
   operation = 0;
   /** Findings that were not kept. */
   suppressed = 0;
+  /** Findings of a kind that is done on purpose now. */
+  readonly onPurpose = new Map<CheckKind, number>();
 
   constructor(clock: VirtualClock, options: CheckOptions) {
     this.#clock = clock;
@@ -90,6 +92,11 @@ export class ReportLog {
     const once = `${finding.kind} ${key}`;
     if (this.#said.has(once)) return;
     this.#said.add(once);
+    const meant = this.onPurpose.get(finding.kind);
+    if (meant !== undefined) {
+      this.onPurpose.set(finding.kind, meant + 1);
+      return;
+    }
     this.#counts.set(finding.kind, this.count(finding.kind) + 1);
     if (this.reports.length >= this.#max) {
       this.suppressed++;

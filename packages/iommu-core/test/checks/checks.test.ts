@@ -463,6 +463,14 @@ describe('misuse', () => {
     expect(checks.reports[2]!.what).toContain('ends in the middle of a page: 0x200000 bytes went');
   });
 
+  test('what is done on purpose is counted, not kept, and only as long as it is on purpose', () => {
+    const { domain, checks } = mapped();
+    expect(checks.onPurpose('misuse', () => void domain.unmap(0x8000n, 0x1000n))).toBe(1);
+    expect(checks.onPurpose('leak', () => void domain.unmap(0x9000n, 0x1000n))).toBe(0);
+    domain.unmap(0xa000n, 0x1000n);
+    expect(checks.reports.map((r) => r.addresses['iova'])).toEqual([0x9000n, 0xa000n]);
+  });
+
   test('a domain that was freed has no mappings that a map could overlap', () => {
     const { domain, checks } = mapped();
     domain.free();

@@ -2,7 +2,7 @@
  * Device and process directories: specification sections "Process to locate the Device-context", "Device-context
  * configuration checks", "Process to locate the Process-context" and "Process-context configuration checks".
  */
-import { maskHi, maskLo, pfnOfWords } from '@iommu-ts/bits';
+import { CHECKS, maskHi, maskLo, pfnOfWords } from '@iommu-ts/bits';
 import type { HardwareStats } from '@iommu-ts/iommu-core';
 import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
 import { CAUSE } from '../faults.ts';
@@ -106,7 +106,7 @@ export class Directory {
     const bits0 = extended ? 6 : 7;
     // Wider than the directory: cause 260, and no DTF is known then.
     if (did >= this.#devices || did < 0) return CAUSE.TTYPE_DISALLOWED;
-    const retained = this.retained;
+    const retained = CHECKS ? this.retained : null;
     let table = this.#rootPfn;
     let level = this.#levels - 1;
     if (retained !== null) {
@@ -209,7 +209,7 @@ export class Directory {
   /** The process context of `pid`: the directory's root stands in the first-stage fields of `ctx`, which it then replaces. */
   #process(ctx: DeviceContext, did: number, mode: number, pid: number, access: number): number {
     const memory = this.#memory;
-    const retained = this.retained;
+    const retained = CHECKS ? this.retained : null;
     let tableHi = ctx.s1Hi;
     let tableLo = ctx.s1Lo;
     let level = mode - 1;

@@ -3,7 +3,7 @@
  * Interrupt Architecture. Basic translate mode; MRIF mode needs the data of the write, which the translation does not see,
  * so it ends in "MRIF access fault".
  */
-import { maskHi, maskLo } from '@iommu-ts/bits';
+import { CHECKS, maskHi, maskLo } from '@iommu-ts/bits';
 import { ACCESS } from '@iommu-ts/iommu-core';
 import type { HardwareStats } from '@iommu-ts/iommu-core';
 import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
@@ -50,7 +50,7 @@ export class MsiTranslator {
     if (((pageLo ^ ctx.msiPatternLo) & ~ctx.msiMaskLo) !== 0) return NOT_MSI;
     if (((pageHi ^ ctx.msiPatternHi) & ~ctx.msiMaskHi & 0xf_ffff) !== 0) return NOT_MSI;
     if ((access & ACCESS.EXEC) !== 0) return CAUSE.INSTRUCTION_ACCESS_FAULT;
-    const retained = this.retained;
+    const retained = CHECKS ? this.retained : null;
     if (retained !== null) {
       const kept = retained.msi(ctx.gscid, pageHi * 0x1_0000_0000 + (pageLo >>> 0));
       if (kept !== undefined) return this.#decode(kept, 0, lo);

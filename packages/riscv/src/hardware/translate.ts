@@ -2,7 +2,7 @@
  * The process to translate an IOVA: specification section of that name, for untranslated requests. IOTLB first; then
  * device context, first stage, MSI page table, second stage; a fault becomes a record.
  */
-import { pfnOfWords } from '@iommu-ts/bits';
+import { CHECKS, pfnOfWords } from '@iommu-ts/bits';
 import { ACCESS, LAYER } from '@iommu-ts/iommu-core';
 import type { HardwareStats } from '@iommu-ts/iommu-core';
 import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
@@ -212,7 +212,7 @@ export class TranslationEngine {
     // Both stages Bare: nothing to cache.
     if (keep && sizeLg2 !== 63) {
       const cache = this.#cache;
-      if (cache.retained === null) cache.iotlb.fill(ctx.tag, hi, lo, sizeLg2, outHi, outLo, perm, 0);
+      if (!CHECKS || cache.retained === null) cache.iotlb.fill(ctx.tag, hi, lo, sizeLg2, outHi, outLo, perm, 0);
       else this.#retain(cache.retained, ctx, hi, lo, sizeLg2, perm, s1Lg2, gpaPfn);
     }
     return 0;

@@ -3,7 +3,7 @@
  * Process", "Two-Stage Address Translation", Svnapot, Svpbmt), as the IOMMU specification section "Process to translate an
  * IOVA" uses them. Entries are read from memory as words; nothing is allocated.
  */
-import { hiOfPfn, loOfPfn, maskHi, maskLo, pfnOfWords } from '@iommu-ts/bits';
+import { CHECKS, hiOfPfn, loOfPfn, maskHi, maskLo, pfnOfWords } from '@iommu-ts/bits';
 import { ACCESS } from '@iommu-ts/iommu-core';
 import type { HardwareStats, WalkCache } from '@iommu-ts/iommu-core';
 import type { PhysicalMemory } from '@iommu-ts/iommu-pages';
@@ -119,7 +119,7 @@ export class PageWalker {
     let tableHi = ctx.s1Hi;
     let tableLo = ctx.s1Lo;
     let level = ctx.s1Mode - 6;
-    const cache = this.firstCache;
+    const cache = CHECKS ? this.firstCache : null;
     let flagsSoFar = 0;
     if (cache !== null && ctx.tag >= 0 && cache.find(ctx.tag, hi, lo, 0, level - 1, spanLg2)) {
       level = cache.level;
@@ -204,7 +204,7 @@ export class PageWalker {
     const wide = level === 2 ? ((lo >>> 30) | (hi << 2)) & 0x7ff : (hi >>> (level === 3 ? 7 : 16)) & 0x7ff;
     let table = ctx.s2Pfn + (wide >>> 9);
     let index = wide & 0x1ff;
-    const cache = this.secondCache;
+    const cache = CHECKS ? this.secondCache : null;
     if (cache !== null && cache.find(ctx.gscid, hi, lo, 0, level - 1, spanLg2)) {
       level = cache.level;
       table = pfnOfWords(cache.hi, cache.lo);
