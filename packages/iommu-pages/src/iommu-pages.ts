@@ -45,6 +45,7 @@ export class IommuPages extends TablePages {
    */
   putPagesListRcu(list: IommuPagesList): number {
     this.checkList(list, 'putPagesListRcu');
+    if (this.source === GONE) GONE.nodeOf(0);
     return this.#rcuFree.put(list);
   }
 
@@ -183,7 +184,7 @@ export class IommuPages extends TablePages {
       blocks.push({ pfn, bytes: 2 ** this.pool.sizeLg2(desc), memcg: this.pool.memcg(desc) });
     }
     this.#rcuFree.forget();
-    this.wrapSource(() => GONE);
+    this.end();
     return { version: 1, blocks };
   }
 
@@ -198,14 +199,17 @@ export class IommuPages extends TablePages {
    * for the next kexec.
    * @param pa physical address of the block, as it stands in a table or register.
    * @returns its page frame number.
-   * @throws IommuError `EINVAL` when it was not preserved, was restored before, or is not the beginning of a block.
+   * @throws IommuError `EINVAL` when it was not preserved, was restored before, or is not the beginning of a block;
+   * `ENOMEM` when there is no memory for its descriptor: it waits on, and may be restored later.
    */
   restore(pa: bigint): number {
     if ((pa & 0xfffn) !== 0n) throw new IommuError('EINVAL', `address ${hex(pa)} is not that of a page`, { pa });
     if (this.source === GONE) GONE.nodeOf(0);
-    const { pfn, bytes, memcg } = this.preserved.take(pfnOf(pa));
+    const block = this.preserved.take(pfnOf(pa));
+    const { pfn, bytes, memcg } = block;
     const node = this.source.nodeOf(pfn);
     if (this.pool.add(pfn, Math.log2(bytes), node, memcg) === NO_DESC) {
+      this.preserved.putBack(block);
       throw new IommuError('ENOMEM', `no memory for the descriptor of page ${hex(pfn)}`, { pfn });
     }
     this.counters.charge(node, memcg, bytes / this.cpuPageSize);

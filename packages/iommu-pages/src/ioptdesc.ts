@@ -50,7 +50,8 @@ export class IoptdescPool implements DescriptorStore {
   /** Descriptor of the block that begins at `pfn`, or {@link NO_DESC}. */
   find(pfn: number): number {
     const leaf = this.#leaf(pfn, false);
-    return leaf === null ? NO_DESC : leaf[pfn % LEAF_PFNS]! - 1;
+    // No block begins at a fraction of a page, which is no index of the array.
+    return leaf === null ? NO_DESC : (leaf[pfn % LEAF_PFNS] ?? 0) - 1;
   }
 
   headOf(pfn: number): number {

@@ -16,7 +16,7 @@ import { PageIndex } from './page-index.ts';
 export const NO_PART = -1;
 
 /** Smallest part in bytes: what the hardware asks of the smallest table (Arm: start tables are aligned to 64 bytes). */
-export const MIN_PART_BYTES = 64;
+const MIN_PART_BYTES = 64;
 const MIN_PART_LG2 = 6;
 
 /** State of a unit: a free or a live part begins here (with its order), or neither. */
@@ -96,7 +96,7 @@ export class PartMap {
       const pfn = this.#backing.takePage(node, group);
       // When there is no page left anywhere, a free part on another node is better than none.
       if (pfn < 0) part = this.#takeAnywhere(group, order);
-      else part = this.#takeFrom(this.#addPage(pfn, group), order);
+      else part = this.#takeFresh(pfn, wanted, group, order);
       if (part === NO_PART) return NO_PART;
     }
     this.#state[part] = LIVE | order;
@@ -203,6 +203,15 @@ export class PartMap {
     for (let pool = 0; pool < this.#poolNode.length && part === NO_PART; pool++) {
       if (this.#poolGroup[pool] === group) part = this.#takeFree(pool, order);
     }
+    return part;
+  }
+
+  /** A part of a fresh page; or, when another node had to help out, of what is free there already. */
+  #takeFresh(pfn: number, wanted: number, group: number, order: number): number {
+    const pool = this.#poolOf(this.#backing.nodeOf(pfn), group);
+    const part = pool === wanted ? NO_PART : this.#takeFree(pool, order);
+    if (part === NO_PART) return this.#takeFrom(this.#addPage(pfn, group), order);
+    this.#backing.givePage(pfn);
     return part;
   }
 

@@ -6,6 +6,9 @@
 import { IommuError, hex } from '@iommu-ts/bits';
 import type { PageSource } from './page-source.ts';
 
+/** Largest number of a memory control group. */
+export const MAX_MEMCG = 0xffff;
+
 /** One block that is handed over. */
 export interface PreservedBlock {
   /** First page. */
@@ -37,20 +40,21 @@ export class Preserved {
    */
   constructor(handover: Handover | undefined, source: PageSource, pageBytes: number) {
     if (handover === undefined) return;
-    if (handover.version !== 1 || !Array.isArray(handover.blocks)) {
+    if (handover?.version !== 1 || !Array.isArray(handover.blocks)) {
       throw new IommuError('EFORMAT', 'the handover is not one of version 1');
     }
+    for (const block of handover.blocks) checkBlock(block, pageBytes);
     if (handover.blocks.length > 0 && source.reserve === undefined) {
       throw new IommuError('EOPNOTSUPP', 'the page source can not reserve the pages that the last kernel preserved');
     }
-    for (const block of handover.blocks) {
-      const { pfn, bytes, memcg } = block;
-      const powerOfTwo = bytes >= pageBytes && Number.isInteger(Math.log2(bytes));
-      if (!Number.isSafeInteger(pfn) || pfn < 0 || !powerOfTwo || !Number.isInteger(memcg)) {
-        throw new IommuError('EFORMAT', `the handover has a block of ${bytes} bytes at page ${pfn}`);
+    try {
+      for (const block of handover.blocks) {
+        source.reserve!(block.pfn, block.bytes);
+        this.#waiting.set(block.pfn, block);
       }
-      source.reserve!(pfn, bytes);
-      this.#waiting.set(pfn, block);
+    } catch (error) {
+      this.finish(source); // the source stays usable with another handover, or with none
+      throw error;
     }
   }
 
@@ -78,6 +82,12 @@ export class Preserved {
     return block;
   }
 
+  /** Undoes {@link take}: the block could not be adopted now, and may be asked for again. */
+  putBack(block: PreservedBlock): void {
+    this.#restored.delete(block.pfn);
+    this.#waiting.set(block.pfn, block);
+  }
+
   /** Gives what was not restored back to the source. @returns its pages of 4 KiB. */
   finish(source: PageSource): number {
     let pages = 0;
@@ -90,6 +100,18 @@ export class Preserved {
     return pages;
   }
 }
+
+/** @throws IommuError `EFORMAT` when it is no block that an allocator could have handed over. */
+const checkBlock = (block: PreservedBlock | null, pageBytes: number): void => {
+  const { pfn, bytes, memcg } = block ?? { pfn: NaN, bytes: NaN, memcg: NaN };
+  const powerOfTwo = Number.isSafeInteger(bytes) && bytes >= pageBytes && Number.isInteger(Math.log2(bytes));
+  const group = Number.isInteger(memcg) && memcg >= 0 && memcg <= MAX_MEMCG;
+  if (Number.isSafeInteger(pfn) && pfn >= 0 && powerOfTwo && group) return;
+  throw new IommuError(
+    'EFORMAT',
+    `the handover has a block of ${bytes} bytes at page ${pfn} for memory control group ${memcg}`,
+  );
+};
 
 /** The source of an allocator whose kernel has ended. */
 export const GONE: PageSource = {

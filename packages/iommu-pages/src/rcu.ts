@@ -22,7 +22,7 @@ export interface RcuClient {
   begin(): void;
   /** It has ended: frees that batch. */
   end(): void;
-  /** True when something waits for a grace period that has not begun. */
+  /** True when something waits that the grace period under way, if any, does not cover, or that {@link end} left. */
   readonly waiting: boolean;
 }
 
@@ -49,6 +49,8 @@ export class Rcu {
   #odd = 0;
   /** Grows by one with every grace period that begins. */
   #epoch = 0;
+  /** The last epoch that someone polls for. */
+  #requested = 0;
   #state = IDLE;
   #scheduled = false;
   #completed = 0;
@@ -114,7 +116,8 @@ export class Rcu {
       this.#begin();
       return this.#epoch;
     }
-    return this.#epoch + 1;
+    this.#requested = this.#epoch + 1;
+    return this.#requested;
   }
 
   /** Linux `poll_state_synchronize_rcu()`: true when every reader that had begun before the `request` has ended. */
@@ -130,8 +133,12 @@ export class Rcu {
     while (this.#state === OVER) {
       this.#state = IDLE;
       this.#completed++;
-      for (const client of this.#clients) client.end();
-      if (this.#state === IDLE && this.#wanted()) this.#begin();
+      try {
+        for (const client of this.#clients) client.end();
+      } finally {
+        // Also when a warning is thrown: what it left undone waits for one more.
+        if (this.#state === IDLE && this.#wanted()) this.#begin();
+      }
     }
     return this.#state === IDLE;
   }
@@ -152,6 +159,7 @@ export class Rcu {
   }
 
   #wanted(): boolean {
+    if (this.#requested > this.#epoch) return true;
     for (const client of this.#clients) if (client.waiting) return true;
     return false;
   }

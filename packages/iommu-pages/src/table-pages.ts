@@ -10,7 +10,7 @@ import type { PageSource } from './page-source.ts';
 import type { IommuPagesList } from './pages-list.ts';
 import type { PartBacking } from './part-map.ts';
 import type { PhysicalMemory } from './physical-memory.ts';
-import { Preserved } from './preserve.ts';
+import { GONE, MAX_MEMCG, Preserved } from './preserve.ts';
 import { SubPageStore, isPart } from './sub-page.ts';
 import type { Poison, SubPageUsage } from './sub-page.ts';
 import { Warnings, hexPfn } from './warn.ts';
@@ -48,7 +48,7 @@ export class TablePages {
   readonly #pageLg2: number = 12;
   /** Parts of CPU pages, of at most so many bytes (0: none). */
   readonly #parts: SubPageStore | null;
-  readonly #partLimit: number = 0;
+  #partLimit: number = 0;
   #partGfp = 0;
   #memcg = 0;
   #atomicDepth = 0;
@@ -181,13 +181,15 @@ export class TablePages {
    */
   putPagesList(list: IommuPagesList): void {
     this.checkList(list, 'putPagesList');
-    const first = list.head;
+    const { head: first, length } = list;
     for (let desc = first; desc !== NO_DESC;) {
       const next = this.pool.next(desc);
       this.#freeDesc(desc, this.pool.flags(desc) & ~DESC.ON_LIST);
       list.head = desc = next; // a warning that is thrown leaves the rest on the list
+      list.length--;
     }
     list.head = first;
+    list.length = length;
     list.done = 'putPagesList';
   }
 
@@ -240,8 +242,12 @@ export class TablePages {
     list.init();
   }
 
-  /** Blocks of `list`, first to last, as page frame numbers. For tests and tools. */
+  /**
+   * Blocks of `list`, first to last, as page frame numbers. For tests and tools.
+   * @throws IommuError `EINVAL` when `list` was put or spliced away.
+   */
   listPages(list: IommuPagesList): number[] {
+    this.checkList(list, 'listPages');
     const pages: number[] = [];
     for (let desc = list.head; desc !== NO_DESC; desc = this.pool.next(desc)) pages.push(this.pool.pfn(desc));
     return pages;
@@ -255,7 +261,7 @@ export class TablePages {
    * @returns the group before.
    */
   setMemcg(memcg: number): number {
-    if (!Number.isInteger(memcg) || memcg < 0 || memcg > 0xffff) {
+    if (!Number.isInteger(memcg) || memcg < 0 || memcg > MAX_MEMCG) {
       throw new IommuError('EINVAL', `memory control group ${memcg} is not from 0 to 0xffff`);
     }
     const before = this.#memcg;
@@ -342,8 +348,23 @@ export class TablePages {
 
   #freeDesc(desc: number, flags: number): void {
     if (flags !== 0) this.#freeingMarked(this.pool.pfn(desc), flags);
-    if (isPart(desc)) this.pool.remove(desc);
+    if (isPart(desc)) this.#givePart(desc);
     else this.#giveBlock(desc);
+  }
+
+  /** Gives a part of a page back. Its page may live on, so that the source does not hear of it. */
+  #givePart(desc: number): void {
+    if (this.#source === GONE) GONE.nodeOf(0);
+    this.pool.remove(desc);
+  }
+
+  /**
+   * The kernel ends: nothing can be allocated or freed any more, not even within pages that are split.
+   * @internal
+   */
+  protected end(): void {
+    this.#source = GONE;
+    this.#partLimit = 0;
   }
 
   /** Gives a block of whole pages back and takes it off the counters. */
