@@ -147,7 +147,7 @@ export class TablePages {
 
   /** Looks at a free list: what is new on it has just been taken out of the table. */
   gather(model: DomainModel, list: IommuPagesList): void {
-    if (list.empty) return;
+    if (list.empty || list.stale) return;
     for (const pfn of this.#state.pages.listPages(list)) {
       const block = this.#parts.get(pfn) ?? this.blocks.get(pfn);
       if (block === undefined || this.#gathered.has(block)) continue;
