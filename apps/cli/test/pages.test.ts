@@ -1,5 +1,5 @@
 /** `iommu pages report`: the figures typed again from the sizes of the structures, and the command as a user meets it. */
-import { readFileSync } from 'node:fs';
+import { readFileSync, readdirSync, symlinkSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { costRows, measure } from '../src/pages/descriptors.ts';
@@ -8,7 +8,7 @@ import { pagesReportHtml, pagesReportJson, pagesReportText } from '../src/pages/
 import { sizeText } from '../src/pages/section.ts';
 import type { Section } from '../src/pages/section.ts';
 import { timingSection } from '../src/pages/timing.ts';
-import { ONE_LINE, folder, iommu, put } from './helpers.ts';
+import { ONE_LINE, folder, gzip, iommu, put } from './helpers.ts';
 
 const GIB = 2 ** 30;
 
@@ -137,5 +137,52 @@ describe('iommu pages report', () => {
     expect({ status, out }).toEqual({ status: 2, out: '' });
     expect(err).toMatch(ONE_LINE);
     expect(err).toContain(`${option} file/x`);
+  });
+
+  describe('outputs that would be written over something', () => {
+    const TRACE = '{"op":"attach","domain":"D0","rid":"0x0018"}\n';
+    const quick = ['pages', 'report', '--no-timing', '--no-trace'];
+    const refused = async (args: string[], dir: string, message: string): Promise<void> => {
+      const { status, out, err } = await iommu(args, dir);
+      expect({ status, out }).toEqual({ status: 2, out: '' });
+      expect(err).toMatch(ONE_LINE);
+      expect(err).toContain(message);
+    };
+
+    test.each(['--html', '--json'])('%s on a trace, its links and its packed form', async (option) => {
+      const dir = folder();
+      const file = put(dir, 't.jsonl', TRACE);
+      symlinkSync(file, path.join(dir, 'link'));
+      const packed = gzip(TRACE);
+      put(dir, 't.jsonl.gz', packed);
+      const args = ['pages', 'report', '--no-timing', '--trace', 't.jsonl', option];
+      for (const name of ['t.jsonl', './link', 't.jsonl.gz']) {
+        await refused([...args, name], dir, `${option} ${name}: is an input, and is not written over`);
+      }
+      await refused([...quick, option, 't.jsonl'], dir, 'is an input');
+      expect(readFileSync(file, 'utf8')).toBe(TRACE);
+      expect(new Uint8Array(readFileSync(path.join(dir, 't.jsonl.gz')))).toEqual(new Uint8Array(packed));
+    });
+    test('replay --report on the trace', async () => {
+      const dir = folder();
+      const file = put(dir, 't.jsonl', TRACE);
+      await refused(['replay', 't.jsonl', '--report', 't.jsonl'], dir, '--report t.jsonl: is an input');
+      expect(readFileSync(file, 'utf8')).toBe(TRACE);
+    });
+    test('two outputs in one file; nothing empty is left', async () => {
+      const dir = folder();
+      await refused([...quick, '--html', 'x', '--json', './x'], dir, '--json ./x: is what --html is written to');
+      await refused([...quick, '--html', 'y', '--json', 'no/x'], dir, '--json no/x: ENOENT');
+      expect(readdirSync(dir)).toEqual([]);
+    });
+    test('what an earlier run wrote is written anew', async () => {
+      const dir = folder();
+      for (let again = 0; again < 2; again++) {
+        expect(await iommu([...quick, '--html', 'p.html', '--json', 'p.json'], dir)).toMatchObject({
+          status: 0,
+          err: '',
+        });
+      }
+    });
   });
 });

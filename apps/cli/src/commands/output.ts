@@ -1,5 +1,5 @@
 /** `--json [file]` and other files that a command writes. */
-import { closeSync, openSync, statSync, writeFileSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, statSync, unlinkSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { headText, inputError } from '../input.ts';
 import type { Io } from '../io.ts';
@@ -11,10 +11,6 @@ const doIt = (option: string, file: string, act: () => void): void => {
     throw inputError(`${option} ${file}: ${(error as Error).message.split('\n')[0]!}`);
   }
 };
-
-/** Makes sure, before a long run, that a file can be written. @throws IommuError `EFORMAT` when it can't. */
-export const claimOutput = (io: Io, option: string, file: string): void =>
-  doIt(option, file, () => closeSync(openSync(path.resolve(io.cwd, file), 'a')));
 
 /** Writes a file that the user named. @throws IommuError `EFORMAT` when it can't. */
 export const writeOutput = (io: Io, option: string, file: string, text: string): void =>
@@ -29,17 +25,67 @@ export interface JsonTarget {
 }
 
 /** What an earlier `--json` wrote. */
-const REPORT = /^\s*\{\s*"format":\s*"iommu-(?:replay|verify)\/1"/;
+const REPORT = /^\s*\{\s*"format":\s*"iommu-(?:replay|verify|pages-report)\/1"/;
 
-/** A table, vectors, a dump or a trace, packed or plain: what these commands read. */
+/** A table, vectors, a dump, its mappings or a trace, packed or plain: what these commands read. */
 const looksLikeInput = (full: string): boolean => {
   const head = headText(full);
   return (
     /^\s*\{[^\n]*"op"\s*:/.test(head) ||
-    /"format"\s*:\s*"iommu-(?:golden|vectors|guest-snapshot)\//.test(head) ||
+    /"format"\s*:\s*"iommu-(?:golden|vectors|guest-snapshot|mappings)\//.test(head) ||
     head.includes('IOMMU:') ||
-    head.startsWith('# tracer:')
+    head.startsWith('# tracer:') ||
+    head.startsWith('\x7fELF')
   );
+};
+
+/** An output of a command: the option, and the file that it was given, if any. */
+type Output = readonly [option: string, file: string | null | undefined];
+
+/** What a file is, whatever it is called; null when it is no regular file or does not exist. */
+const identityOf = (full: string): string | null => {
+  const stat = statSync(full, { throwIfNoEntry: false });
+  return stat?.isFile() === true ? `${stat.dev}:${stat.ino}` : null;
+};
+
+/**
+ * Makes sure, before a long run, that files can be written and that none of them is something to read: the input by
+ * another name, a file that looks like one, or another output. What is claimed in vain is not left behind.
+ * @param input what the command reads, as a full path
+ * @throws IommuError `EFORMAT` when one can't be written.
+ */
+export const claimOutputs = (io: Io, outputs: readonly Output[], input: string | null = null): void => {
+  const taken = new Map<string, string>();
+  const created: string[] = [];
+  try {
+    for (const [option, file] of outputs) {
+      if (typeof file !== 'string') continue;
+      const full = path.resolve(io.cwd, file);
+      doIt(option, file, () => {
+        const before = identityOf(full);
+        const head = before === null ? '' : headText(full);
+        const report = REPORT.test(head) || head.startsWith('<!doctype html>');
+        if (
+          before !== null &&
+          ((input !== null && before === identityOf(input)) || (!report && looksLikeInput(full)))
+        ) {
+          throw new Error('is an input, and is not written over');
+        }
+        const handle = openSync(full, 'a');
+        const stat = fstatSync(handle);
+        closeSync(handle);
+        if (!stat.isFile()) return;
+        if (before === null) created.push(full);
+        const now = `${stat.dev}:${stat.ino}`;
+        const other = taken.get(now);
+        if (other !== undefined) throw new Error(`is what ${other} is written to`);
+        taken.set(now, option);
+      });
+    }
+  } catch (error) {
+    for (const full of created) unlinkSync(full);
+    throw error;
+  }
 };
 
 /**

@@ -8,7 +8,7 @@ import type { Section } from '../pages/section.ts';
 import { subPageSection } from '../pages/sub-page.ts';
 import { timingSection } from '../pages/timing.ts';
 import { readTrace } from '../replay/trace.ts';
-import { claimOutput, jsonText, writeOutput } from './output.ts';
+import { claimOutputs, jsonText, writeOutput } from './output.ts';
 import { BUNDLED_TRACE } from './replay.ts';
 
 export interface PagesReportFlags {
@@ -22,14 +22,19 @@ export interface PagesReportFlags {
 /** @returns the exit status: 0, or 1 when a measurement is not what was computed. */
 export const pagesReportCommand = (io: Io, flags: PagesReportFlags, harnesses: readonly DriverHarness[]): number => {
   const { json, html, trace } = flags;
+  const given = typeof trace === 'string' ? path.resolve(io.cwd, trace) : null;
   const traces =
     trace === false
       ? []
-      : typeof trace !== 'string'
-        ? [readTrace(BUNDLED_TRACE, path.basename(BUNDLED_TRACE))]
-        : [readTrace(path.resolve(io.cwd, trace), trace)];
-  if (html !== undefined) claimOutput(io, '--html', html);
-  if (typeof json === 'string') claimOutput(io, '--json', json);
+      : [given === null ? readTrace(BUNDLED_TRACE, path.basename(BUNDLED_TRACE)) : readTrace(given, String(trace))];
+  claimOutputs(
+    io,
+    [
+      ['--html', html],
+      ['--json', typeof json === 'string' ? json : null],
+    ],
+    given,
+  );
   const sections: Section[] = [descriptorSection(), subPageSection(harnesses, traces)];
   if (flags.timing) sections.push(timingSection());
   if (html !== undefined) writeOutput(io, '--html', html, pagesReportHtml(sections));

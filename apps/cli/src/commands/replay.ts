@@ -12,7 +12,7 @@ import type { ReplayProgress } from '../replay/replay.ts';
 import type { ReplayOptions } from '../replay/result.ts';
 import { reportText } from '../replay/table.ts';
 import { readTrace } from '../replay/trace.ts';
-import { claimOutput, jsonTarget, jsonText, writeOutput } from './output.ts';
+import { claimOutputs, jsonTarget, jsonText, writeOutput } from './output.ts';
 
 export interface ReplayFlags {
   readonly driver: string;
@@ -91,8 +91,14 @@ export const replayCommand = (
     given === null
       ? readTrace(BUNDLED_TRACE, path.basename(BUNDLED_TRACE))
       : readTrace(path.resolve(io.cwd, given), given);
-  if (flags.report !== undefined) claimOutput(io, '--report', flags.report);
-  if (target.file !== null) claimOutput(io, '--json', target.file);
+  claimOutputs(
+    io,
+    [
+      ['--report', flags.report],
+      ['--json', target.file],
+    ],
+    given === null ? null : path.resolve(io.cwd, given),
+  );
   const bar = progressBar(io);
   let report;
   try {

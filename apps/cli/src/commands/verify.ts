@@ -9,7 +9,7 @@ import type { Io } from '../io.ts';
 import { findInputs } from '../verify/inputs.ts';
 import { fileLine, playInput } from '../verify/play.ts';
 import type { FileResult } from '../verify/play.ts';
-import { claimOutput, jsonTarget, jsonText, writeOutput } from './output.ts';
+import { claimOutputs, jsonTarget, jsonText, writeOutput } from './output.ts';
 
 export interface VerifyFlags {
   readonly driver: string;
@@ -45,7 +45,7 @@ export const verifyCommand = (
   const deviations = (flags.knownDeviations ?? []).flatMap((file) =>
     parseKnownDeviations(readText(path.resolve(io.cwd, file), file), file),
   );
-  if (target.file !== null) claimOutput(io, '--json', target.file);
+  claimOutputs(io, [['--json', target.file]]);
   const context = { harnesses, claims, deviations };
   const lines = !(target.json && target.file === null);
   const files: FileResult[] = [];
