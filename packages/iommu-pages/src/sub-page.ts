@@ -30,7 +30,7 @@ const FIRST_PART = -2;
 /** True for the descriptor of a part of a page. */
 export const isPart = (desc: number): boolean => desc <= FIRST_PART;
 
-/** {@link DescriptorStore} over another one, for whole blocks, and a {@link PartMap}. */
+/** `DescriptorStore` over another one, for whole blocks, and a {@link PartMap}. */
 export class SubPageStore implements DescriptorStore {
   readonly #whole: DescriptorStore;
   readonly #map: PartMap;

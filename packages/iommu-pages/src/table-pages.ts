@@ -129,7 +129,7 @@ export class TablePages {
 
   /**
    * Linux `iommu_alloc_pages_node_sz()`: a zeroed block of at least `size` bytes on (or near) node `nid`.
-   * @param gfp {@link GFP} flags (default {@link gfp}). With `HIGHMEM` the request is refused with a warning.
+   * @param gfp {@link GFP} flags (default `gfp`). With `HIGHMEM` the request is refused with a warning.
    * @returns page frame number of the block, or {@link NO_PAGE} when memory is used up.
    * @throws IommuError `EINVAL` when `size` is not a whole number of bytes from 1 to 2^30.
    */
@@ -230,7 +230,7 @@ export class TablePages {
 
   /**
    * Takes every block off `list` again without freeing it, and re-initialises the list. (A list of tables in use is made
-   * for {@link preserveList} and {@link startIncoherentList}; Linux just forgets it.)
+   * for `preserveList` and `startIncoherentList`; Linux just forgets it.)
    */
   listRelease(list: IommuPagesList): void {
     this.checkList(list, 'listRelease');

@@ -72,7 +72,7 @@ export class Model {
 }
 
 /** Node of a page, -1 outside RAM. */
-export const nodeOf = (pfn: number): number =>
+const nodeOf = (pfn: number): number =>
   RAM.find(({ first, count }) => pfn >= first && pfn < first + count)?.node ?? -1;
 
 /** Nodes to ask for, with their meaning when the running CPU is on node 1. */

@@ -65,7 +65,7 @@ export interface TraceSavingRow {
   readonly wrong: number;
 }
 
-export const traceSavingRows = (traces: readonly Trace[], harnesses: readonly DriverHarness[]): TraceSavingRow[] =>
+const traceSavingRows = (traces: readonly Trace[], harnesses: readonly DriverHarness[]): TraceSavingRow[] =>
   traces.flatMap((trace) => {
     const surveyed = survey(trace);
     return harnesses.flatMap((harness) =>

@@ -11,7 +11,7 @@ const eventBit = (field: Field): number => maskWord(field, 1);
 const FLAG_TYPE_SHIFT = EVENTS.DEV_TAB_HARDWARE_ERROR.Type.lsb - 32;
 export const FLAG_RZ = eventBit(EVENTS.IO_PAGE_FAULT.RZ);
 export const FLAG_PE = eventBit(EVENTS.IO_PAGE_FAULT.PE);
-export const FLAG_RW = eventBit(EVENTS.IO_PAGE_FAULT.RW);
+const FLAG_RW = eventBit(EVENTS.IO_PAGE_FAULT.RW);
 export const FLAG_PR = eventBit(EVENTS.IO_PAGE_FAULT.PR);
 export const FLAG_GN = eventBit(EVENTS.IO_PAGE_FAULT.GN);
 export const MASTER_ABORT = HARDWARE_ERROR.MASTER_ABORT << FLAG_TYPE_SHIFT;

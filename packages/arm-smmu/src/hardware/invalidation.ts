@@ -59,7 +59,7 @@ export interface Scope {
 }
 
 /** CMD_CFGI_STE … CMD_CFGI_CD_ALL. */
-export const isConfiguration = (opcode: number): boolean => opcode >= CMD.CFGI_STE && opcode <= CMD.CFGI_CD_ALL;
+const isConfiguration = (opcode: number): boolean => opcode >= CMD.CFGI_STE && opcode <= CMD.CFGI_CD_ALL;
 
 /** CMD_CFGI_… or CMD_TLBI_…. */
 export const isInvalidation = (opcode: number): boolean =>

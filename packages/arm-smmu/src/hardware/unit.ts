@@ -73,7 +73,7 @@ export interface SmmuV3Options {
   readonly ids: SmmuIds;
   /**
    * With mode `'none'` configuration structures are not cached either: every transaction reads memory. With mode `'retain'`
-   * everything is cached, see {@link Retained}, and commands are carried out when software next reads a register.
+   * everything is cached, see `Retained`, and commands are carried out when software next reads a register.
    */
   readonly iotlb?: IotlbOptions;
 }
@@ -82,7 +82,7 @@ export interface SmmuV3Options {
  * The device. Decoded STEs and CDs are kept in a direct-mapped cache until a CMD_CFGI_… (or a change of SMMUEN) drops
  * them; invalid ones are never kept. Translations are kept in the IOTLB, tagged by regime, VMID and ASID, until a
  * CMD_TLBI_… drops them; intermediate table descriptors are not cached. The adversarial device, which keeps more, is
- * {@link Retained}.
+ * `Retained`.
  */
 export class SmmuV3 implements IommuHardware {
   readonly name = 'arm-smmu-v3';

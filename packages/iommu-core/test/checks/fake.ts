@@ -47,7 +47,7 @@ export interface Mistakes {
 const CMD = { leaf: 1, table: 2, all: 3, context: 4 } as const;
 
 /** Registers: 0 root page, 8 command (opcode, domain or requester), 16 first page, 24 last page; 32 status. */
-export class FakeHardware implements IommuHardware {
+class FakeHardware implements IommuHardware {
   readonly name = 'fake';
   readonly memory: PhysicalMemory;
   readonly iotlb = new Iotlb({ mode: 'retain' });
@@ -170,7 +170,7 @@ export class FakeHardware implements IommuHardware {
   }
 }
 
-export class FakeDriver implements IommuDriver {
+class FakeDriver implements IommuDriver {
   readonly identityDomain = { type: 'identity' } as const;
   readonly blockedDomain = { type: 'blocked' } as const;
   readonly mistakes: Mistakes;

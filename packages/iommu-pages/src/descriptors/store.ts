@@ -11,7 +11,7 @@ export const DESC = {
   PRESERVED: 4,
 } as const;
 
-/** Which kernel's descriptors an allocator keeps; see {@link DescriptorStore}. */
+/** Which kernel's descriptors an allocator keeps; see `DescriptorStore`. */
 export type DescriptorLayout = 'host' | 'overlay' | 'memdesc';
 
 /** Bytes that descriptors take in emulated memory. */
