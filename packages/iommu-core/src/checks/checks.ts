@@ -77,7 +77,11 @@ export class Checks {
     this.#invalidations = new Invalidations(this.#state, this.#tables);
     this.#breakBeforeMake = new BreakBeforeMake(this.#state, this.#tables);
     this.#incoherence = machine.incoherent ? new Incoherence(this.#state, this.#tables) : null;
-    if (this.#incoherence !== null) machine.pages.cacheMaintenance = this.#incoherence;
+    const incoherence = this.#incoherence;
+    if (incoherence !== null) {
+      machine.pages.cacheMaintenance = incoherence;
+      this.#tables.onPart = (part) => incoherence.allocated(part);
+    }
     this.#quarantinePages(machine);
     this.#pagesBefore = machine.pages.nrIommuPages();
     watchPages(machine.pages, this.#tables, this.#log);

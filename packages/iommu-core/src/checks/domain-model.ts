@@ -1,4 +1,5 @@
 /** What the checks know of a domain: its mappings, who may have cached them, and what waits for an invalidation. */
+import type { GatherRecord } from '@iommu-ts/page-table';
 import type { PagingDomain } from '../domain.ts';
 import { MappingModel } from './mappings.ts';
 import type { CheckEvent } from './types.ts';
@@ -17,7 +18,7 @@ interface Pending {
   readonly startPfn: number;
   readonly lastPfn: number;
   /** The gather that holds them; null: the flush queue. */
-  readonly gather: object | null;
+  readonly gather: GatherRecord | null;
 }
 
 /** One paging domain under watch. */
@@ -36,13 +37,16 @@ export class DomainModel {
     this.createdBy = createdBy;
   }
 
-  /** True while `pfn` was unmapped and nobody had to invalidate it yet. */
-  isPending(pfn: number): boolean {
-    return this.pending.some((one) => one.startPfn <= pfn && pfn <= one.lastPfn);
+  /** Why `pfn`, which was unmapped, need not have been invalidated yet; a gather that was reset holds nothing any more. */
+  pendingAt(pfn: number): Pending | undefined {
+    return this.pending.find(
+      ({ startPfn, lastPfn, gather }) =>
+        startPfn <= pfn && pfn <= lastPfn && (gather === null || (gather.startPfn <= pfn && pfn <= gather.lastPfn)),
+    );
   }
 
   /** The gather (or, with null, the flush queue) has been synced. */
-  synced(gather: object | null): void {
+  synced(gather: GatherRecord | null): void {
     if (this.pending.length > 0) this.pending = this.pending.filter((one) => one.gather !== gather);
   }
 

@@ -104,13 +104,15 @@ export class DomainWatch {
       const run: PagingDomain['unmapWords'] = (iovaHi, iovaLo, size, released) => {
         log.begin(`unmap(iova ${at(pfnOfWords(iovaHi, iovaLo))}, size ${hexOf(size)}) in domain ${domain.id}`, run);
         const before = model.pending.length;
-        model.queues = domain.flushQueue !== null;
+        const outer = model.queues;
+        const queues = domain.flushQueue !== null;
+        model.queues = queues;
         try {
           return original(iovaHi, iovaLo, size, released);
         } finally {
           // In strict mode nothing may wait any more, whether it was invalidated or not.
-          if (!model.queues && model.pending.length > before) model.pending.length = before;
-          model.queues = false;
+          if (!queues && model.pending.length > before) model.pending.length = before;
+          model.queues = outer;
           log.end();
         }
       };
@@ -129,7 +131,7 @@ export class DomainWatch {
         try {
           original(gather);
         } finally {
-          model.synced(gather);
+          this.#synced(gather);
           log.end();
         }
       };
@@ -138,6 +140,14 @@ export class DomainWatch {
     shadow(domain, 'flush', (original) => {
       const run = (): void => log.during(`flush() of domain ${domain.id}`, run, () => original());
       return run;
+    });
+    const { flushQueue } = domain;
+    if (flushQueue === null) return;
+    shadow(flushQueue, 'flush', (original) => () => {
+      // Whatever was flushed, if anything: nobody will come back to what waits now. What released callbacks unmap waits anew.
+      const waited = new Set(model.pending.filter(({ gather }) => gather === null));
+      original();
+      if (waited.size > 0) model.pending = model.pending.filter((one) => !waited.has(one));
     });
   }
 
@@ -164,6 +174,11 @@ export class DomainWatch {
     });
   }
 
+  /** Whoever synced it: a gather that was given to the wrong domain is empty afterwards, and nobody will come back to it. */
+  #synced(gather: GatherRecord): void {
+    for (const model of this.#state.models.values()) model.synced(gather);
+  }
+
   /** One object may serve many domains: it is watched once. */
   #watchOps(ops: PagingDomainOps): void {
     if (this.#ops.has(ops)) return;
@@ -181,15 +196,19 @@ export class DomainWatch {
     };
     shadow(ops, 'iotlbSync', (original) => {
       const run: PagingDomainOps['iotlbSync'] = (domain, gather) => {
-        during('iotlbSync()', domain, run as () => void, () => original(domain, gather));
-        models.get(domain)?.synced(gather);
+        during('iotlbSync()', domain, run as () => void, () => {
+          original(domain, gather);
+          this.#synced(gather);
+        });
       };
       return run;
     });
     shadow(ops, 'flushIotlbAll', (original) => {
       const run: PagingDomainOps['flushIotlbAll'] = (domain) => {
-        during('flushIotlbAll()', domain, run as () => void, () => original(domain));
-        models.get(domain)?.synced(null);
+        during('flushIotlbAll()', domain, run as () => void, () => {
+          original(domain);
+          models.get(domain)?.synced(null);
+        });
       };
       return run;
     });

@@ -47,6 +47,8 @@ export class Incoherence implements CacheMaintenance {
   }
 
   allocated(block: Block): void {
+    // What lies in one 4 KiB page with parts of others shows with them.
+    if (block.part && (block.bytes < 4096 || this.#memory.hasImage(block.pfn))) return;
     if (this.#tables.started && this.#state.log.depth > 0) this.#memory.imageBegin(block.pfn, block.bytes, STALE);
   }
 
@@ -57,7 +59,12 @@ export class Incoherence implements CacheMaintenance {
   clean(pfn: number, offset: number, length: number): void {
     const memory = this.#memory;
     const page = Math.floor(pfn);
-    const block = this.#tables.holding(page);
+    // Beside a table, in the same CPU page, a queue may lie that is never flushed.
+    const first = page + Math.floor(offset / 4096);
+    const whole = this.#tables.holding(page);
+    const part = whole?.cut === true ? this.#tables.partHolding(first) : undefined;
+    const block =
+      whole?.cut !== true ? whole : part !== undefined && part.bytes >= 4096 ? part : { pfn: first, bytes: 4096 };
     if (block !== undefined && !memory.hasImage(block.pfn)) memory.imageBegin(block.pfn, block.bytes, STALE);
     const { linesCleaned, linesEqual } = memory;
     memory.clean(page, offset + (pfn - page) * 4096, length);

@@ -41,7 +41,7 @@ export const leftMapped = (log: ReportLog, model: DomainModel, first: Mapping, c
 /** Whatever the driver allocated must be gone when it has released its unit. */
 export const leftByDriver = (log: ReportLog, tables: TablePages): void => {
   for (const block of tables.blocks.values()) {
-    if (!block.ofDriver || block.leaving !== null) continue;
+    if (!block.ofDriver || tables.onlyWaits(block)) continue;
     log.report(hex(block.pfn), {
       kind: 'leak',
       what:

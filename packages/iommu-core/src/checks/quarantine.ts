@@ -125,9 +125,12 @@ export class Quarantine implements PageSource {
       this.#queue = this.#queue.slice(this.#head);
       this.#head = 0;
     }
-    this.#inspect(block);
     this.#held -= block.bytes / 4096;
     for (let i = 0; i < block.bytes / 4096; i++) this.pages.delete(block.pfn + i);
-    this.#source.free(block.pfn, block.bytes);
+    try {
+      this.#inspect(block);
+    } finally {
+      this.#source.free(block.pfn, block.bytes);
+    }
   }
 }

@@ -21,8 +21,12 @@ export class ReportLog {
   #event: CheckEvent | null = null;
   /** Operations that are under way, one inside the other. */
   depth = 0;
+  /** A translation is under way. */
+  translating = false;
   /** Number of the present (or last) operation. */
   operation = 0;
+  /** What `onReport` threw while something was under way. */
+  #thrown: { readonly error: unknown } | null = null;
   /** Findings that were not kept. */
   suppressed = 0;
   /** Findings of a kind that is done on purpose now. */
@@ -49,8 +53,21 @@ export class ReportLog {
     this.#callSite = this.options.callSites === true ? callSiteOf(from) : undefined;
   }
 
+  /** It ends; here comes out what `onReport` threw meanwhile. */
   end(): void {
     this.depth--;
+    this.settle();
+  }
+
+  /**
+   * Throws what `onReport` threw, as soon as nothing is under way: an operation, or the device, that stopped half way would
+   * leave queues, tables and the checks themselves in a state that no driver can bring about.
+   */
+  settle(): void {
+    const thrown = this.#thrown;
+    if (thrown === null || this.depth > 0 || this.translating) return;
+    this.#thrown = null;
+    throw thrown.error;
   }
 
   /** Runs `body` as an operation; see {@link begin}. */
@@ -104,7 +121,12 @@ export class ReportLog {
     }
     const report: CheckReport = { ...finding, operation: this.operation, timeNs: this.#clock.now };
     this.reports.push(report);
-    this.options.onReport?.(report);
+    try {
+      this.options.onReport?.(report);
+    } catch (error) {
+      this.#thrown ??= { error };
+      this.settle();
+    }
   }
 }
 

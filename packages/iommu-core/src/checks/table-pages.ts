@@ -24,6 +24,10 @@ export interface Block {
   table: { readonly startPfn: number; readonly lastPfn: number } | null;
   /** Who gave it to be freed after a grace period; it is nobody's from then on. */
   leaving: CheckEvent | null;
+  /** The allocator has cut it into parts. */
+  cut: boolean;
+  /** Some part of it was given to be freed after a grace period. */
+  partsLeaving: boolean;
 }
 
 /** A table that was taken out and waits to be freed. */
@@ -33,6 +37,9 @@ interface Gathered {
   /** Devices that may still have it in a walk cache. */
   readonly missing: Set<number>;
 }
+
+/** 4 KiB pages of the largest part of a page: half of 64 KiB. */
+const MAX_PART = 8;
 
 /** True when an invalidation is limited to no range. */
 const isWhole = (event: InvalidationEvent): boolean => event.startPfn <= 0 && event.lastPfn >= 2 ** 52 - 1;
@@ -51,6 +58,8 @@ export class TablePages {
   othersFreed = false;
   /** False until the driver has started. */
   started = false;
+  /** Told of parts of pages as they are allocated. */
+  onPart: ((part: Block) => void) | null = null;
 
   constructor(state: CheckState) {
     this.#state = state;
@@ -65,9 +74,12 @@ export class TablePages {
 
   /** A part of a page was allocated. The page it lies in belongs to nobody: parts of others may lie beside it. */
   partAllocated(pfn: number, bytes: number): void {
-    this.#parts.set(pfn, this.#allocated(pfn, bytes, true));
+    const part = this.#allocated(pfn, bytes, true);
+    this.#parts.set(pfn, part);
+    this.onPart?.(part);
     const page = this.#pages.get(Math.floor(pfn));
     if (page === undefined) return;
+    page.cut = true;
     page.owner = null;
     page.table = null;
     this.#fresh = this.#fresh.filter((block) => block !== page);
@@ -85,6 +97,8 @@ export class TablePages {
       owner: null,
       table: null,
       leaving: null,
+      cut: false,
+      partsLeaving: false,
     };
     this.#fresh.push(block);
     return block;
@@ -204,6 +218,8 @@ export class TablePages {
   leaving(pfn: number): void {
     const block = this.blocks.get(pfn);
     if (this.#parts.has(pfn) || block === undefined) {
+      const page = this.#pages.get(Math.floor(pfn));
+      if (page !== undefined) page.partsLeaving = true;
       this.partFreeing(pfn);
       return;
     }
@@ -217,6 +233,14 @@ export class TablePages {
     if (part === undefined) return;
     this.#gone(part);
     this.#parts.delete(pfn);
+  }
+
+  /** True while nothing but parts that wait for the end of a grace period keeps a block from being freed. */
+  onlyWaits(block: Block): boolean {
+    if (block.leaving !== null) return true;
+    if (!block.partsLeaving) return false;
+    for (const part of this.#parts.keys()) if (part >= block.pfn && part < block.pfn + block.bytes / 4096) return false;
+    return true;
   }
 
   #gone(block: Block): void {
@@ -256,6 +280,15 @@ export class TablePages {
   /** The live block that page `pfn` lies in. */
   holding(pfn: number): Block | undefined {
     return this.#pages.get(pfn);
+  }
+
+  /** The part of a CPU page that 4 KiB page `pfn` lies in: parts are aligned to their size. */
+  partHolding(pfn: number): Block | undefined {
+    for (let pages = 1; pages <= MAX_PART; pages *= 2) {
+      const part = this.#parts.get(Math.floor(pfn / pages) * pages);
+      if (part !== undefined && part.pfn + part.bytes / 4096 > pfn) return part;
+    }
+    return undefined;
   }
 
   /** The live block of which `startPfn … lastPfn` holds a page. */

@@ -57,6 +57,19 @@ export class CheckedTranslator implements Translator {
   }
 
   translate(requester: number, pasid: number, iovaHi: number, iovaLo: number, access: number, length = 1): number {
+    const { log } = this.#state;
+    log.translating = true;
+    let status: number;
+    try {
+      status = this.#translate(requester, pasid, iovaHi, iovaLo, access, length);
+    } finally {
+      log.translating = false;
+    }
+    log.settle();
+    return status;
+  }
+
+  #translate(requester: number, pasid: number, iovaHi: number, iovaLo: number, access: number, length: number): number {
     const inner = this.#inner;
     this.requester = requester;
     this.pasid = pasid;
@@ -122,8 +135,8 @@ export class CheckedTranslator implements Translator {
     const model = state.modelOf(answer.requester, answer.pasid);
     const ok = answer.status === TRANSLATE_OK;
     const freshOk = fresh.status === TRANSLATE_OK;
-    const pending = model !== null && model.isPending(pfn);
-    if (ok && !freshOk && pending) {
+    const pending = model?.pendingAt(pfn);
+    if (ok && !freshOk && pending !== undefined) {
       this.lazyUses++;
       return;
     }
@@ -140,9 +153,12 @@ export class CheckedTranslator implements Translator {
     log.report(`${answer.requester} ${answer.pasid} ${pfn}`, {
       kind: 'stale-translation',
       what: `${who(answer)} ${said}, but ${truth}`,
-      hint: pending
-        ? 'wait for the flush: in lazy mode an IOVA may be mapped again only after its released callback has run'
-        : this.#hint(answer, layer, model),
+      hint:
+        pending === undefined
+          ? this.#hint(answer, layer, model)
+          : pending.gather === null
+            ? 'wait for the flush: in lazy mode an IOVA may be mapped again only after its released callback has run'
+            : 'iotlbSync() of the gather that holds the IOVA, before it is mapped again',
       addresses: {
         iova: iovaOf(answer),
         ...(ok ? { cached: join64(answer.hi, answer.lo) } : {}),

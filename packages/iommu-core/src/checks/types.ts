@@ -50,7 +50,10 @@ export interface CheckOptions {
   readonly kinds?: readonly CheckKind[];
   /** Keep the call site of every map, unmap and free (slow; default false). */
   readonly callSites?: boolean;
-  /** Called with every report as it is made; throw here to stop at the first. */
+  /**
+   * Called with every report that is kept, as it is made. Throw here to stop at the first: what is thrown comes out of the
+   * operation or the DMA that is under way, at its end, so that nothing is left half done.
+   */
   readonly onReport?: (report: CheckReport) => void;
   /** Freed table pages that are kept out of use, poisoned, before the oldest may be used again (default 4096). */
   readonly quarantinePages?: number;

@@ -106,6 +106,74 @@ describe('a driver without mistakes', () => {
     expect(bus.device(3).write(0x1000n, ONE).ok).toBe(false);
     expect(checks.reports).toEqual([]);
   });
+
+  test('a gather that another domain has synced, or that was reset, holds nothing any more', () => {
+    for (const forget of ['other domain', 'reset']) {
+      const { driver, bus, checks } = createFake();
+      const domain = driver.createDomain();
+      const other = driver.createDomain();
+      driver.attach(3, domain);
+      domain.map(0x1000n, 0x10_0000n, 0x1000n, RW);
+      bus.device(3).write(0x1000n, ONE);
+      const gather = new GatherRecord();
+      domain.unmapGather(0x1000n, 0x1000n, gather);
+      if (forget === 'reset') gather.reset();
+      else other.iotlbSync(gather);
+      bus.device(3).write(0x1000n, ONE);
+      expect(checks.reports, forget).toMatchObject([{ kind: 'stale-translation', addresses: { iova: 0x1000n } }]);
+      expect(checks.reports[0]!.hint).toMatch(/^INV_LEAF, for iova 0x1000 of domain 1/);
+    }
+  });
+
+  test('after a flush nothing waits any more, whichever domain it was made for', () => {
+    const { driver, bus, checks } = createFake();
+    const other = driver.createDomain();
+    const domain = driver.createDomain({ mode: 'lazy' });
+    driver.attach(3, domain);
+    domain.map(0x1000n, 0x10_0000n, 0x1000n, RW);
+    bus.device(3).write(0x1000n, ONE);
+    domain.unmap(0x1000n, 0x1000n);
+    const { ops } = domain;
+    const { flushIotlbAll } = ops;
+    ops.flushIotlbAll = () => flushIotlbAll(other);
+    domain.flush();
+    bus.device(3).write(0x1000n, ONE);
+    expect([checks.lazyUses, kinds(checks.reports)]).toEqual([0, ['stale-translation']]);
+    expect(checks.reports[0]!.hint).toMatch(/^INV_LEAF/);
+  });
+
+  test('what a released callback unmaps waits for the next flush', () => {
+    const { driver, bus, checks } = createFake();
+    const domain = driver.createDomain({ mode: 'lazy', flushQueue: { entries: 2 } });
+    driver.attach(3, domain);
+    domain.map(0x1000n, 0x10_0000n, 0x3000n, RW);
+    bus.device(3).write(0x2000n, ONE);
+    domain.flush();
+    domain.unmap(0x1000n, 0x1000n);
+    const again = (): void => {
+      bus.device(3).write(0x2000n, ONE);
+      domain.unmap(0x2000n, 0x1000n);
+    };
+    domain.unmap(0x3000n, 0x1000n, again);
+    expect(bus.device(3).write(0x2000n, ONE).ok).toBe(true);
+    expect([checks.lazyUses, checks.reports.length]).toEqual([1, 0]);
+    domain.flush();
+    expect(bus.device(3).write(0x2000n, ONE).ok).toBe(false);
+    expect(checks.reports).toEqual([]);
+  });
+
+  test('an IOVA that is mapped again before its gather is synced: the sync is the hint', () => {
+    const { driver, bus, checks } = createFake();
+    const domain = driver.createDomain();
+    driver.attach(3, domain);
+    domain.map(0x1000n, 0x10_0000n, 0x1000n, RW);
+    bus.device(3).write(0x1000n, ONE);
+    domain.unmapGather(0x1000n, 0x1000n, new GatherRecord());
+    domain.map(0x1000n, 0x20_0000n, 0x1000n, RW);
+    bus.device(3).write(0x1000n, ONE);
+    expect(checks.reports).toMatchObject([{ kind: 'stale-translation' }]);
+    expect(checks.reports[0]!.hint).toMatch(/^iotlbSync\(\) of the gather/);
+  });
 });
 
 describe('stale translations', () => {
@@ -626,6 +694,48 @@ describe('reports', () => {
     expect(checks.reports).toHaveLength(2);
     expect(told).toEqual(checks.reports);
     expect(checks.summary()).toMatchObject({ total: 5, suppressed: 3, reports: { misuse: 5, leak: 0 } });
+  });
+
+  test('what onReport throws comes out at the end of the operation, and nothing is left half done', () => {
+    const onReport = (report: CheckReport): void => {
+      throw new Error(report.kind);
+    };
+    const { driver, bus, checks, pages } = createFake({ checks: { onReport } });
+    const domain = driver.createDomain();
+    driver.attach(3, domain);
+    const device = bus.device(3);
+    domain.map(MIB2, 0x10_1000n, MIB2, RW); // 512 entries, one table
+    device.write(MIB2, ONE);
+    expect(() => domain.unmap(MIB2, 2n * MIB2)).toThrow('misuse');
+    // The unmap has been synced, its table is free.
+    expect(device.write(MIB2, ONE).ok).toBe(false);
+    domain.map(MIB2, 0x10_1000n, MIB2, RW);
+    device.write(MIB2, ONE);
+    const gather = new GatherRecord();
+    domain.unmapGather(MIB2, MIB2, gather);
+    expect(() => pages.putPagesList(gather.freelist)).toThrow('freed-before-flush');
+    gather.freelist.init();
+    expect(() => device.write(MIB2 + 0x1000n, ONE)).toThrow('use-after-free');
+    domain.iotlbSync(gather);
+    expect(device.write(MIB2, ONE).ok).toBe(false);
+    driver.detach(3);
+    domain.free();
+    driver.release();
+    expect(checks.finish().map(({ kind }) => kind)).toEqual(['misuse', 'freed-before-flush', 'use-after-free']);
+    expect(pages.nrIommuPages()).toBe(0);
+  });
+
+  test('a freed page that was written to leaves the quarantine all the same when onReport throws', () => {
+    const onReport = (report: CheckReport): void => {
+      throw new Error(report.kind);
+    };
+    const { checks, pages, memory } = createFake({ checks: { onReport, quarantinePages: 1 } });
+    const [first, second] = [pages.allocPagesSz(4096), pages.allocPagesSz(4096)];
+    pages.freePages(first);
+    memory.writeU64(BigInt(first) << 12n, 1n);
+    expect(() => pages.freePages(second)).toThrow('use-after-free');
+    expect(() => checks.finish()).not.toThrow();
+    expect(checks.reports).toHaveLength(1);
   });
 
   test('formatted for people', () => {
