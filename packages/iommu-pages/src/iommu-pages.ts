@@ -1,4 +1,4 @@
-import { IommuError, addressOfPfn, hex, pfnOf } from '@iommu-ts/bits';
+import { IommuError, addressOfPfn, checkU64, hex, pfnOf } from '@iommu-ts/bits';
 import { DESC, NO_DESC } from './descriptors/store.ts';
 import { NO_PAGE } from './gfp.ts';
 import type { CacheMaintenance } from './incoherent.ts';
@@ -200,9 +200,10 @@ export class IommuPages extends TablePages {
    * @param pa physical address of the block, as it stands in a table or register.
    * @returns its page frame number.
    * @throws IommuError `EINVAL` when it was not preserved, was restored before, or is not the beginning of a block;
-   * `ENOMEM` when there is no memory for its descriptor: it waits on, and may be restored later.
+   * `ERANGE` when `pa` is not a 64-bit value; `ENOMEM` when there is no memory for its descriptor: it waits on, and may be restored later.
    */
   restore(pa: bigint): number {
+    checkU64(pa, 'pa');
     if ((pa & 0xfffn) !== 0n) throw new IommuError('EINVAL', `address ${hex(pa)} is not that of a page`, { pa });
     if (this.source === GONE) GONE.nodeOf(0);
     const block = this.preserved.take(pfnOf(pa));

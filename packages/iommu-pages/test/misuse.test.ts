@@ -112,6 +112,13 @@ describe('a handover that was tampered with', () => {
     expect(pages.restore(0x20_0000n)).toBe(0x200);
   });
 
+  test('an address beyond 64 bits is not cut down to one that was preserved', () => {
+    const pages = make({ handover: { version: 1, blocks: [good] } });
+    expect(codeOf(() => pages.restore((1n << 64n) + 0x20_0000n))).toBe('ERANGE');
+    expect(codeOf(() => pages.restore(-0x1000n))).toBe('ERANGE');
+    expect(pages.restore(0x20_0000n)).toBe(0x200);
+  });
+
   test('a block whose descriptor finds no memory is not lost: it can be restored later', () => {
     const handover: Handover = { version: 1, blocks: [good] };
     const pages = make({ layout: 'memdesc', handover });
