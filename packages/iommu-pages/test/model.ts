@@ -72,8 +72,7 @@ export class Model {
 }
 
 /** Node of a page, -1 outside RAM. */
-const nodeOf = (pfn: number): number =>
-  RAM.find(({ first, count }) => pfn >= first && pfn < first + count)?.node ?? -1;
+const nodeOf = (pfn: number): number => RAM.find(({ first, count }) => pfn >= first && pfn < first + count)?.node ?? -1;
 
 /** Nodes to ask for, with their meaning when the running CPU is on node 1. */
 export const ASKED = [NUMA_NO_NODE, 0, 1, 2] as const;
